@@ -1,0 +1,3 @@
+"""vaes: train, sample, evaluate and look inside variational autoencoders."""
+
+__version__ = "0.1.0"

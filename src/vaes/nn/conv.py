@@ -1,0 +1,166 @@
+"""The strided convolutional pair, for any channel count and any height and width."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vaes.nn.blocks import init_normal
+
+__all__ = ["ConvDecoder", "ConvEncoder"]
+
+Norm = Literal["batch", "none"]
+
+
+class Stage(NamedTuple):
+    """One convolution of the encoder, and, read backwards, one transposed convolution of the decoder."""
+
+    channels_in: int
+    channels_out: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    size_in: tuple[int, int]
+    size_out: tuple[int, int]
+
+
+def plan(channels: int, size: tuple[int, int], dim: int, dim_mults: tuple[int, ...]) -> list[Stage]:
+    """The halving stages for an image of this size: 4x4, stride 2, padding 1.
+
+    A side that has shrunk to one pixel is carried on by kernel 3 and stride 1, so that a long thin image, or more
+    stages than it has halvings, still builds.
+    """
+    if not dim_mults or min(dim_mults) < 1 or dim < 1:
+        raise ValueError(f"dim and dim_mults must be positive, got dim = {dim}, dim_mults = {list(dim_mults)}")
+    stages = []
+    for width in (dim * mult for mult in dim_mults):
+        halve = (size[0] > 1, size[1] > 1)
+        out = (size[0] // 2 if halve[0] else 1, size[1] // 2 if halve[1] else 1)
+        kernel = (4 if halve[0] else 3, 4 if halve[1] else 3)
+        stride = (2 if halve[0] else 1, 2 if halve[1] else 1)
+        stages.append(Stage(channels, width, kernel, stride, size, out))
+        channels, size = width, out
+    return stages
+
+
+def _conv(stage: Stage, bias: bool) -> nn.Conv2d:
+    return nn.Conv2d(stage.channels_in, stage.channels_out, stage.kernel, stage.stride, padding=1, bias=bias)
+
+
+def _transposed(stage: Stage, channels_out: int, bias: bool) -> nn.ConvTranspose2d:
+    # An odd side loses a row when halved; output padding puts it back.
+    odd = (
+        stage.size_in[0] - ((stage.size_out[0] - 1) * stage.stride[0] - 2 + stage.kernel[0]),
+        stage.size_in[1] - ((stage.size_out[1] - 1) * stage.stride[1] - 2 + stage.kernel[1]),
+    )
+    return nn.ConvTranspose2d(
+        stage.channels_out, channels_out, stage.kernel, stage.stride, padding=1, output_padding=odd, bias=bias
+    )
+
+
+def _norm2d(norm: Norm, channels: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(channels)] if norm == "batch" else []
+
+
+def _hidden1d(features_in: int, features_out: int, norm: Norm) -> list[nn.Module]:
+    linear = nn.Linear(features_in, features_out, bias=norm == "none")
+    return [linear, *([nn.BatchNorm1d(features_out)] if norm == "batch" else []), nn.LeakyReLU(0.2)]
+
+
+class ConvEncoder(nn.Module):
+    """Images (B, C, H, W) -> (B, heads * z_dim).
+
+    4x4 stride-2 convolutions of widths ``dim * dim_mults``, batch norm on all but the first, LeakyReLU(0.2); a last
+    valid convolution over what is left of the image (4x4 for 32x32 with three stages, or 64x64 with four) to 1x1; then
+    per head Linear, batch norm, LeakyReLU, Linear.
+
+    Args:
+        image_shape: (C, H, W).
+        z_dim: latent dimensions D.
+        heads: outputs per latent dimension that the posterior wants: 2 for a Gaussian, 1 for a point.
+        dim: width of the first stage.
+        dim_mults: width of each stage, in units of ``dim``; one stage halves the image once.
+        norm: ``batch``, or ``none`` for a network whose images do not see each other. Without normalisation the
+        weights keep PyTorch's
+            default initialisation, because N(0, 0.02) would make the signal vanish.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        z_dim: int,
+        heads: int,
+        *,
+        dim: int = 64,
+        dim_mults: tuple[int, ...] = (1, 2, 4, 8),
+        norm: Norm = "batch",
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        stages = plan(channels, (height, width), dim, dim_mults)
+        layers: list[nn.Module] = []
+        for i, stage in enumerate(stages):
+            stage_norm: Norm = norm if i > 0 else "none"
+            layers += [
+                _conv(stage, bias=stage_norm == "none"),
+                *_norm2d(stage_norm, stage.channels_out),
+                nn.LeakyReLU(0.2),
+            ]
+        features = stages[-1].channels_out
+        layers += [nn.Conv2d(features, features, stages[-1].size_out, bias=norm == "none"), *_norm2d(norm, features)]
+        self.trunk = nn.Sequential(*layers, nn.LeakyReLU(0.2), nn.Flatten())
+        self.heads = nn.ModuleList(
+            nn.Sequential(*_hidden1d(features, features, norm), nn.Linear(features, z_dim)) for _ in range(heads)
+        )
+        if norm == "batch":
+            init_normal(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, heads * z_dim), the heads one after the other."""
+        h = self.trunk(x)
+        return torch.cat([head(h) for head in self.heads], dim=1)
+
+
+class ConvDecoder(nn.Module):
+    """Codes (B, z_dim) -> (B, C', H, W), unbounded: the mirror of :class:`ConvEncoder`.
+
+    Args:
+        z_dim: latent dimensions D.
+        output_shape: (C', H, W), where C' is what the likelihood asks for.
+        dim: as in the encoder.
+        dim_mults: as in the encoder, in the encoder's order.
+        norm: as in the encoder.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        output_shape: tuple[int, int, int],
+        *,
+        dim: int = 64,
+        dim_mults: tuple[int, ...] = (1, 2, 4, 8),
+        norm: Norm = "batch",
+    ) -> None:
+        super().__init__()
+        channels, height, width = output_shape
+        stages = plan(channels, (height, width), dim, dim_mults)
+        features, bias = stages[-1].channels_out, norm == "none"
+        layers: list[nn.Module] = [
+            *_hidden1d(z_dim, features, norm),
+            nn.Unflatten(1, (features, 1, 1)),
+            nn.ConvTranspose2d(features, features, stages[-1].size_out, bias=bias),
+            *_norm2d(norm, features),
+            nn.LeakyReLU(0.2),
+        ]
+        for stage in reversed(stages[1:]):
+            layers += [
+                _transposed(stage, stage.channels_in, bias),
+                *_norm2d(norm, stage.channels_in),
+                nn.LeakyReLU(0.2),
+            ]
+        self.net = nn.Sequential(*layers, _transposed(stages[0], channels, bias=True))
+        if norm == "batch":
+            init_normal(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, z_dim) -> (B, C', H, W)."""
+        return self.net(z)

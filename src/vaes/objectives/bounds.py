@@ -1,0 +1,51 @@
+"""Bounds: the part of an objective that every image has to itself."""
+
+import abc
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from vaes.model import Trace
+
+__all__ = ["ELBO", "Bound", "Reconstruction"]
+
+
+class Bound(abc.ABC):
+    """A loss per image from one pass of the model."""
+
+    needs: frozenset[str]
+    """Fields of the trace that must not be None."""
+    weights: frozenset[str]
+    """Names of the weights that it takes."""
+
+    @abc.abstractmethod
+    def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:
+        """The loss of each image (B,), in nats."""
+
+
+class ELBO(Bound):
+    """``distortion + weights['rate'] * rate``: the negative evidence lower bound where the weight is 1, beta-VAE's
+    where it is beta.
+
+    Kingma & Welling, Auto-Encoding Variational Bayes, 2013, https://arxiv.org/abs/1312.6114, equation 3.
+    Higgins et al., beta-VAE, 2017, https://openreview.net/forum?id=Sy2fzU9gl, equation 4.
+    """
+
+    needs = frozenset({"rate"})
+    weights = frozenset({"rate"})
+
+    def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:
+        """(B,), in nats."""
+        assert trace.rate is not None
+        return weights["rate"] * trace.rate - trace.log_px.mean(0)
+
+
+class Reconstruction(Bound):
+    """The distortion ``-log p(x|z)`` alone: an autoencoder's loss."""
+
+    needs: frozenset[str] = frozenset()
+    weights: frozenset[str] = frozenset()
+
+    def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:
+        """(B,), in nats."""
+        return -trace.log_px.mean(0)

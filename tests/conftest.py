@@ -1,0 +1,28 @@
+"""Fixtures that all tests share."""
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The root of the repository."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data sets that lie beside the repository; skips where they are missing."""
+    root = REPO.parent / "shared" / "data"
+    if not root.is_dir():
+        pytest.skip("the real data sets are not beside this repository (../shared/data)")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every worker of the test run decodes into a cache of its own, never into the user's."""
+    monkeypatch.setenv("VAES_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
