@@ -1,6 +1,6 @@
-"""The one exception that speaks to the user."""
+"""The exceptions that speak to the user."""
 
-__all__ = ["UserError"]
+__all__ = ["Stopped", "UserError"]
 
 
 class UserError(ValueError):
@@ -10,3 +10,11 @@ class UserError(ValueError):
     The command line prints it without a traceback and exits with status 2; any other exception is a fault of ours and
     keeps its traceback.
     """
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """A training that was asked to stop, after it saved; ``status`` is the exit status that the signal calls for."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

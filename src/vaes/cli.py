@@ -1,0 +1,133 @@
+"""The command line: ``vaes train``, ``vaes sample``. Nothing heavy is imported before it is known what is wanted."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vaes import __version__
+from vaes.errors import Stopped, UserError
+
+__all__ = ["main", "sample", "train"]
+
+MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent")
+
+KEYS = """\
+Any key of the configuration can be given as --KEY VALUE or --KEY=VALUE: --method beta_vae, --objective.beta 4,
+--data.kind folder, --data.root photos, --model.z_dim 16, --train.n_steps 2000, --train.lr 1e-3, ... An unknown key
+is answered with the allowed ones. Without -c the configuration is that of configs/vae-digits.yaml.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``vaes``; returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands: dict[str, Callable[[Sequence[str]], None]] = {"train": train, "sample": sample}
+    return guarded(lambda: _dispatch(arguments, commands))
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run a command; a mistake of the user's becomes one line on stderr and status 2."""
+    rank = int(os.environ.get("RANK", "0"))
+    prefix = f"[process {rank}] " if rank else ""
+    try:
+        command()
+    except UserError as error:
+        print(f"{prefix}error: {error}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(f"{prefix}{stopped}", file=sys.stderr)
+        return stopped.status
+    except KeyboardInterrupt:
+        print(f"{prefix}stopped at once; nothing was harmed, the last checkpoint stands", file=sys.stderr)
+        return 130
+    except OSError as error:  # a full disk, a folder that cannot be written
+        if error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{prefix}error: {where}{error.strerror}; what was written before is whole", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _dispatch(arguments: list[str], commands: dict[str, Callable[[Sequence[str]], None]]) -> None:
+    parser = _Parser(prog="vaes", description="Train, sample, evaluate and look inside variational autoencoders.")
+    parser.add_argument("--version", action="version", version=f"vaes {__version__}")
+    parser.add_argument("command", choices=commands, help="vaes COMMAND --help tells more")
+    parsed = parser.parse_args(arguments[:1])
+    commands[parsed.command](arguments[1:])
+
+
+def train(arguments: Sequence[str], *, prog: str = "vaes train", methods: tuple[str, ...] = ()) -> None:
+    """``vaes train``; ``methods``, where given, are the ones that this command trains, the first by default."""
+    parser = _Parser(prog=prog, description="Train a model.", epilog=KEYS)
+    parser.add_argument("-c", "--config", help="a YAML file")
+    parser.add_argument("-e", "--exp_dir", type=Path, help="the run folder to make (default: a new one in runs/)")
+    parser.add_argument(
+        "--resume", metavar="latest|PATH", help="go on in the run folder -e, or from a checkpoint folder"
+    )
+    parsed, rest = parser.parse_known_args(arguments)
+
+    from vaes.commands import run_train  # torch starts here
+
+    run_train(parsed.config, parsed.exp_dir, parsed.resume, rest, methods)
+
+
+def sample(arguments: Sequence[str], *, prog: str = "vaes sample") -> None:
+    """``vaes sample``."""
+    parser = _Parser(prog=prog, description="Draw pictures with a trained model.")
+    parser.add_argument(
+        "run", nargs="?", type=Path, metavar="RUN", help="a run folder, checkpoint folder or weights file"
+    )
+    parser.add_argument(
+        "-c", "--config", help="the configuration that the weights belong to (they carry their own too)"
+    )
+    parser.add_argument("--weights", type=Path, help="the same as RUN")
+    parser.add_argument("--mode", choices=MODES, default="sample")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--n_samples", type=int, default=64, help="pictures, pairs or rows (default: 64)")
+    parser.add_argument("--save_dir", type=Path, help="where to (default: pictures/ in the run folder)")
+    parser.add_argument("--batch_size", type=int, default=256, help="images at a time (default: 256)")
+    parser.add_argument("--n_interpolate", type=int, default=10, help="pictures on each path (default: 10)")
+    parser.add_argument("--n_traverse", type=int, default=9, help="pictures along each dimension (default: 9)")
+    parser.add_argument("--traverse_range", type=float, default=3.0, help="walk from -R to R (default: 3)")
+    parser.add_argument("--traverse_dim", type=int, help="one dimension, counted from 0 (default: all, by their KL)")
+    parser.add_argument("--path", choices=("linear", "spherical"), default="linear", help="of interpolate")
+    parser.add_argument(
+        "--between", choices=("prior", "test"), default="prior", help="of interpolate: random or test codes"
+    )
+    parser.add_argument("--projection", choices=("pca", "tsne"), help="of visualize_latent, where z_dim is not 2")
+    parser.epilog = "Keys of the data section can be given too: --data.root elsewhere"
+    parsed, rest = parser.parse_known_args(arguments)
+    where = parsed.run or parsed.weights
+    if where is None or (parsed.run and parsed.weights):
+        parser.error("give one of RUN and --weights")
+    if int(os.environ.get("RANK", "0")):
+        return  # under a launcher of many processes the first one draws
+
+    from vaes.commands import run_sample  # torch starts here
+
+    names = (
+        "n_samples",
+        "seed",
+        "batch_size",
+        "n_interpolate",
+        "n_traverse",
+        "traverse_range",
+        "traverse_dim",
+        "path",
+        "between",
+        "projection",
+    )
+    options = {name: getattr(parsed, name) for name in names}
+    run_sample(where, parsed.config, parsed.mode, parsed.save_dir, options, rest)

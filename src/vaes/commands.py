@@ -1,0 +1,143 @@
+"""What the commands do, once their arguments are read."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vaes import config as configuration
+from vaes.config import Config
+from vaes.errors import UserError
+from vaes.runs import find_weights, load_run, refuse_difference
+from vaes.train import checkpoint
+
+__all__ = ["run_sample", "run_train"]
+
+FIXED = ("seed", "method", "data", "model", "objective")
+
+
+def run_train(
+    path: str | None, exp_dir: Path | None, resume: str | None, arguments: Sequence[str], methods: tuple[str, ...]
+) -> None:
+    """Train as a configuration file and overrides say, anew or going on."""
+    from accelerate import PartialState
+
+    from vaes.train.loop import fit
+
+    state = PartialState()  # joins the other processes, if there are any
+    start = _find_start(resume, exp_dir)
+    raw = {"method": methods[0]} if methods and path is None and start is None else {}
+    if path is not None:
+        raw = configuration.read_file(path)
+    elif start is not None:
+        raw = configuration.parse(start.metadata.get("config", ""), f"{resume}: its configuration")
+    config = configuration.load(raw, arguments)
+    if methods and config.method not in methods:
+        raise UserError(
+            f"method: {config.method} is not what this command trains ({', '.join(methods)}); use vaes train"
+        )
+    run = exp_dir or (_home(resume) if resume else _new_folder(config))
+    if start is not None:
+        _refuse_other_training(config, start, run)
+    with state.main_process_first():  # the first decodes and caches, the others read the cache
+        splits = configuration.build_data(config)
+    model = configuration.build_model(config, splits.train.shape)
+    objective, weighting = configuration.build_objective(config, model)
+    metrics = fit(
+        objective,
+        weighting,
+        splits,
+        configuration.build_settings(config),
+        run,
+        seed=config.seed,
+        flip=config.data["flip"],
+        config=configuration.to_yaml(config),
+        resume=start,
+    )
+    if state.is_main_process:
+        print(table(metrics))
+        print(f"run folder: {run}\nnext: vaes sample {run} --mode traverse")
+
+
+def run_sample(
+    where: Path, path: str | None, mode: str, save_dir: Path | None, options: dict[str, Any], arguments: Sequence[str]
+) -> None:
+    """Draw one mode with a trained model."""
+    from vaes.view import Options, draw
+
+    expected = configuration.load(configuration.read_file(path)) if path is not None else None
+    run = load_run(where, expected)
+    config = configuration.load(run.config.to_dict(), arguments)
+    refuse_difference(
+        config, run.config, ("seed", "method", "model", "objective", "train"), "only keys of data can be given"
+    )
+    images = configuration.build_data(config).test if _needs_images(mode, options, run.model.z_dim) else None
+    folder = save_dir or _pictures(where)
+    caption = f"{config.method} on {config.data['kind']}, step {run.step:,}"
+    written = draw(mode, run.model, folder, Options(**options), images, caption)
+    print(f"{len(written) - 1} pictures and {written[-1]}")
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The test numbers, as people read them."""
+    lines = [f"test numbers after step {metrics['step']:,} (mean over images ± standard error)"]
+    for name, found in metrics["test"].items():
+        error = f" ± {found['stderr']:.3g}" if found["stderr"] is not None else ""
+        unit = "per pixel" if name == "mse" else "nats per image"
+        lines.append(f"  {name:<12} {found['value']:>12.5g}{error:<10}  {unit}")
+    return "\n".join(lines)
+
+
+def _needs_images(mode: str, options: dict[str, Any], z_dim: int) -> bool:
+    if mode == "interpolate":
+        return options["between"] == "test"
+    return mode != "sample"
+
+
+def _pictures(where: Path) -> Path:
+    weights = find_weights(where)
+    in_run = weights.parent.parent.name == "ckpt"
+    return (weights.parent.parent.parent if in_run else weights.parent) / "pictures"
+
+
+def _new_folder(config: Config) -> Path:
+    return Path("runs") / f"{config.method}-{config.data['kind']}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _home(resume: str) -> Path:
+    """The run folder that a checkpoint folder lies in."""
+    folder = Path(resume).resolve()
+    if folder.parent.name != "ckpt":
+        raise UserError(f"--resume {resume}: give -e too, the run folder to go on in")
+    return folder.parent.parent
+
+
+def _find_start(resume: str | None, exp_dir: Path | None) -> checkpoint.Checkpoint | None:
+    if resume is None:
+        if exp_dir is not None:
+            from vaes.train.folder import refuse_existing
+
+            refuse_existing(exp_dir)
+        return None
+    if resume == "latest":
+        if exp_dir is None:
+            raise UserError("--resume latest: say which run with -e RUN")
+        if not (exp_dir / "ckpt").is_dir():
+            raise UserError(f"--resume latest: {exp_dir} is no run folder; without --resume a new one is made")
+        return checkpoint.read(checkpoint.newest_folder(exp_dir))
+    folder = find_weights(Path(resume)).parent
+    return checkpoint.read(folder)
+
+
+def _refuse_other_training(config: Config, start: checkpoint.Checkpoint, run: Path) -> None:
+    """Going on in a run changes nothing but ``train``; into a new folder, nothing but the model must stay."""
+    stored = configuration.load(configuration.parse(start.metadata.get("config", ""), "its configuration"))
+    within = (run / "ckpt").is_dir()
+    sections = FIXED if within else ("method", "model")
+    refuse_difference(
+        config, stored, sections, "--resume goes on with the same training; give a new run folder with -e"
+    )
+    if within and (later := [path for path in checkpoint.checkpoints(run) if int(path.name[4:]) > start.step]):
+        raise UserError(
+            f"--resume: {later[0]} is newer than step {start.step}; give a new run folder with -e to branch off"
+        )

@@ -1,0 +1,162 @@
+"""Where raw keys come from: a YAML file and dotted overrides."""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaes.config.resolve import Config, resolve
+from vaes.errors import UserError
+
+__all__ = ["load", "overrides", "parse", "read_file", "to_yaml"]
+
+MAX_BYTES = 1_000_000
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 without its traps: 1e-3 is a number, duplicate keys and aliases are errors, and only true and false are
+    booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, regexp)
+        for tag, regexp in resolvers
+        if tag
+        not in (
+            "tag:yaml.org,2002:float",
+            "tag:yaml.org,2002:bool",
+            "tag:yaml.org,2002:timestamp",
+            "tag:yaml.org,2002:int",
+        )
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.(?:nan|NaN)$"
+    ),
+    list("-+.0123456789"),
+)
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(node.value.replace("_", ""))  # decimal always: YAML 1.1 reads 010 as eight
+
+
+def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    found = {}
+    for key_node, value_node in node.value:
+        key, value = loader.construct_object(key_node, deep=True), loader.construct_object(value_node, deep=True)
+        if not isinstance(key, str):
+            raise UserError(f"line {node.start_mark.line + 1}: the key {key!r} is not text")
+        if key in found:
+            raise UserError(f"line {node.start_mark.line + 1}: the key {key!r} is there twice")
+        found[key] = value
+    return found
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+
+
+def _value(text: str, where: str) -> Any:
+    try:
+        # Aliases are refused: a few bytes of them can stand for gigabytes.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_Loader)):
+            raise UserError(f"{where}: YAML aliases (*name) are not read here; write the value out")
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values alone
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f" line {mark.line + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{where}:{at} not valid YAML: {problem}") from None
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """The raw keys of a YAML file."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise UserError(f"{path}: {size:,} bytes; a configuration has at most {MAX_BYTES:,}")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a configuration: {error}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """The raw keys of a YAML text; ``where`` names it in errors."""
+    raw = _value(text, where)
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: not a configuration: its top level must be keys such as method: vae")
+    return raw
+
+
+def overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
+    """``--a.b 1`` and ``--a.b=1`` -> pairs of dotted key and value, the value read as YAML.
+
+    Raises:
+        UserError: an argument that is no such option, or an option without its value.
+    """
+    pairs, rest = [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise UserError(f"{word}: a leftover argument; options are --key value or --key=value")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest or re.match(r"--[A-Za-z]", rest[0]):
+                raise UserError(f"--{key}: its value is missing; write --{key} VALUE or --{key}=VALUE")
+            text = rest.pop(0)
+        if not all(key.split(".")):
+            raise UserError(f"--{key}: not a dotted key such as train.lr")
+        pairs.append((key, _value(text, f"--{key}")))
+    return pairs
+
+
+def _set(raw: dict[str, Any], key: str, value: Any) -> None:
+    *groups, last = key.split(".")
+    for group in groups:
+        below = raw.get(group)
+        # A part that was named by its kind alone, or a number that becomes a schedule, gives way to keys of its own.
+        if not isinstance(below, dict):
+            raw[group] = below = {"kind": below} if isinstance(below, str) else {}
+        raw = below
+    if last == "kind" and raw.get("kind", value) != value:
+        raw.clear()  # the options of one kind mean nothing to another
+    raw[last] = value
+
+
+def load(raw: Mapping[str, Any], arguments: Sequence[str] = ()) -> Config:
+    """The configuration of raw keys, as :func:`read_file` gives them, with overrides from the command line."""
+    keys = copy.deepcopy(dict(raw))
+    # Kinds first: an option of the new kind may stand before it on the command line.
+    for key, value in sorted(overrides(arguments), key=lambda pair: not pair[0].endswith(".kind")):
+        _set(keys, key, value)
+    return resolve(keys)
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as a text that :func:`parse` and :func:`load` read back to the same."""
+    return yaml.dump(config.to_dict(), Dumper=_Dumper, sort_keys=False, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists in one line."""
+
+
+_Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, True))

@@ -1,0 +1,42 @@
+"""The kinds that a configuration can name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from vaes import data, likelihoods, nn, schedules
+
+__all__ = ["LIKELIHOODS", "NETWORKS", "SCHEDULES", "SOURCES", "Network"]
+
+
+class Network(NamedTuple):
+    """An encoder and the decoder that mirrors it; both take the same options."""
+
+    encoder: Callable[..., Any]
+    decoder: Callable[..., Any]
+
+
+NETWORKS: Mapping[str, Network] = {
+    "conv": Network(nn.ConvEncoder, nn.ConvDecoder),
+    "mlp": Network(nn.MLPEncoder, nn.MLPDecoder),
+}
+
+LIKELIHOODS: Mapping[str, Callable[..., likelihoods.Likelihood]] = {
+    "bernoulli": likelihoods.Bernoulli,
+    "gaussian": likelihoods.Gaussian,
+}
+
+SCHEDULES: Mapping[str, Callable[..., schedules.Schedule]] = {
+    "constant": schedules.Constant,
+    "cosine": schedules.Cosine,
+    "cyclical": schedules.Cyclical,
+    "linear": schedules.Linear,
+    "one_cycle": schedules.OneCycle,
+}
+
+SOURCES: Mapping[str, Callable[..., data.Splits]] = {
+    "celeba": data.celeba,
+    "digits": data.digits,
+    "folder": data.folder,
+    "mnist": data.mnist,
+    "sprites": data.sprites,
+}

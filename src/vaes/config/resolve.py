@@ -1,0 +1,131 @@
+"""Raw keys -> a complete, checked configuration."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
+from vaes.config.schema import check_keys, dotted, keys, takes_schedule, unknown, validate
+from vaes.errors import UserError
+from vaes.methods import METHODS
+from vaes.train.settings import Settings
+
+__all__ = ["Config", "resolve"]
+
+# The commands of the project that this one grew from say coefficients so.
+ALIASES = {"coef_kl": "beta", "coef_alpha": "alpha", "coef_lambda": "lambda_"}
+
+
+class Config(NamedTuple):
+    """A run, completely said: numbers, texts, lists and dicts, nothing left to a default."""
+
+    seed: int
+    method: str
+    data: dict[str, Any]
+    model: dict[str, Any]
+    objective: dict[str, Any]
+    train: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As nested dicts; ``resolve`` of it is the configuration again."""
+        return _lists(self._asdict())
+
+
+def resolve(raw: object) -> Config:
+    """Check every key of a raw configuration and fill in what is not given.
+
+    Raises:
+        UserError: naming the dotted key, what is wrong with it and what would be right.
+    """
+    top = check_keys("", raw, Config._fields)
+    seed = validate("", _top, {name: top[name] for name in ("seed", "method") if name in top})
+    method = seed["method"]
+    if method not in METHODS:
+        raise unknown(f"method: unknown method {method!r}", method, METHODS)
+    train, objective = _move_aliases(top.get("train", {}), top.get("objective", {}))
+    return Config(
+        seed=seed["seed"],
+        method=method,
+        data=_data(top.get("data", {})),
+        model=_model(top.get("model", {})),
+        objective=_objective(method, objective),
+        train=_scheduled("train", Settings, train),
+    )
+
+
+def _top(*, seed: int = 0, method: str = "vae") -> None:
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+
+
+def model_options(*, z_dim: int = 2, value_range: tuple[float, float] | None = None) -> None:
+    """The keys of ``model`` beside its parts; ``value_range`` null is what the likelihood is meant for."""
+
+
+def data_options(*, flip: bool = False) -> None:
+    """The keys of ``data`` beside its source's; ``flip`` mirrors each training image with probability 1/2."""
+
+
+def _kind(path: str, values: object, registry: Mapping[str, Any], default: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(values, str):
+        values = {"kind": values}
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path}: {values!r} is not a group of keys with a kind; kinds: {', '.join(sorted(registry))}")
+    kind = values.get("kind", default)
+    if kind not in registry:
+        raise unknown(f"{path}.kind: unknown kind {kind!r}", kind, registry)
+    return kind, {key: value for key, value in values.items() if key != "kind"}
+
+
+def _part(path: str, values: object, registry: Mapping[str, Any], default: str) -> dict[str, Any]:
+    kind, options = _kind(path, values, registry, default)
+    return {"kind": kind, **validate(path, registry[kind], options)}
+
+
+def _data(values: object) -> dict[str, Any]:
+    kind, options = _kind("data", values, SOURCES, "digits")
+    common = {name: options.pop(name) for name in keys(data_options) if name in options}
+    check_keys("data", options, {*keys(SOURCES[kind]), *keys(data_options), "kind"})
+    return {"kind": kind, **validate("data", SOURCES[kind], options), **validate("data", data_options, common)}
+
+
+def _model(values: object) -> dict[str, Any]:
+    given = check_keys("model", values, {*keys(model_options), "network", "likelihood"})
+    networks = {name: pair.encoder for name, pair in NETWORKS.items()}
+    return {
+        "network": _part("model.network", given.pop("network", {}), networks, "conv"),
+        "likelihood": _part("model.likelihood", given.pop("likelihood", {}), LIKELIHOODS, "gaussian"),
+        **validate("model", model_options, given),
+    }
+
+
+def _objective(method: str, values: object) -> dict[str, Any]:
+    row = METHODS[method]
+    given = check_keys("objective", values, {*keys(row.weights), *row.terms})
+    terms = {name: validate(f"objective.{name}", part, given.pop(name, {})) for name, part in row.terms.items()}
+    return {**_scheduled("objective", row.weights, given), **terms}
+
+
+def _scheduled(path: str, part: Any, values: object) -> dict[str, Any]:
+    resolved = validate(path, part, values)
+    for name, parameter in keys(part).items():
+        if takes_schedule(parameter.annotation) and isinstance(resolved[name], Mapping):
+            resolved[name] = _part(dotted(path, name), resolved[name], SCHEDULES, "")
+    return resolved
+
+
+def _move_aliases(train: object, objective: object) -> tuple[object, object]:
+    if not isinstance(train, Mapping) or not isinstance(objective, Mapping):
+        return train, objective
+    train, objective = dict(train), dict(objective)
+    for alias, key in ALIASES.items():
+        if alias in train:
+            if key in objective:
+                raise UserError(f"train.{alias}: the same as objective.{key}, which is given too; drop one of them")
+            objective[key] = train.pop(alias)
+    return train, objective
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,134 @@
+"""Methods: the name of a paper -> the parts that make it. The only place where papers' names live.
+
+A method is a row of :data:`METHODS`. To add one, put a row there (from a program of your own, before the configuration
+is built):
+
+    METHODS["wae_mmd"] = Method("WAE-MMD", "Tolstikhin 2018", url, Point, Reconstruction, wae_weights, {"mmd": MMD})
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from vaes.objectives import ELBO, MMD, Bound, Reconstruction, Term
+from vaes.posteriors import Gaussian, Point, Posterior
+from vaes.priors import Prior, StandardNormal
+from vaes.schedules import Scheduled
+
+__all__ = ["METHODS", "Method", "table"]
+
+
+class Method(NamedTuple):
+    """One row: which parts, and how the options of ``objective.*`` become the weights of bound and terms.
+
+    ``weights(pixels, *, options)`` is called at every step with the values that the schedules give, and must return
+    one weight for each name that the bound and the terms take; ``pixels`` is C * H * W. Its keyword-only parameters
+    are the keys of ``objective`` in a configuration. The constructor parameters of each term are keys too, under the
+    term's name.
+    """
+
+    title: str
+    source: str
+    url: str
+    posterior: Callable[[], Posterior]
+    bound: Callable[[], Bound]
+    weights: Callable[..., dict[str, float]]
+    terms: Mapping[str, Callable[..., Term]] = {}
+    prior: Callable[[int], Prior] = StandardNormal
+    loss: str = ""
+    """The loss in a line, for the table of methods."""
+
+
+def no_weights(pixels: int) -> dict[str, float]:
+    """An autoencoder weighs nothing."""
+    return {}
+
+
+def elbo_weights(pixels: int, *, beta: Scheduled = 1.0) -> dict[str, float]:
+    """``beta`` weighs the rate; 1 is the ELBO."""
+    return {"rate": beta}
+
+
+def beta_weights(pixels: int, *, beta: Scheduled = 4.0) -> dict[str, float]:
+    """``beta`` weighs the rate; Higgins et al. take it above 1."""
+    return {"rate": beta}
+
+
+def info_weights(
+    pixels: int, *, alpha: Scheduled = 0.0, lambda_: Scheduled = 2.0, mmd_scale: float | None = None
+) -> dict[str, float]:
+    """Rate: ``1 - alpha``. MMD: ``(alpha + lambda_ - 1) * mmd_scale``.
+
+    ``mmd_scale`` is the nats per image that one unit of MMD counts for. By default it is pixels / 2, so that
+    ``lambda_`` stands beside the *mean* squared error over pixels and carries over between image sizes, as in the
+    released codes; 1 gives the paper's own units.
+    """
+    scale = pixels / 2 if mmd_scale is None else mmd_scale
+    return {"rate": 1 - alpha, "mmd": (alpha + lambda_ - 1) * scale}
+
+
+def mmd_weights(
+    pixels: int, *, alpha: Scheduled = 1.0, lambda_: Scheduled = 1.0, mmd_scale: float | None = None
+) -> dict[str, float]:
+    """InfoVAE's, at alpha = 1: the MMD takes the place of the rate."""
+    return info_weights(pixels, alpha=alpha, lambda_=lambda_, mmd_scale=mmd_scale)
+
+
+INFO = ("Zhao, Song & Ermon 2017", "https://arxiv.org/abs/1706.02262")
+
+METHODS: dict[str, Method] = {
+    "ae": Method(
+        "Autoencoder",
+        "Rumelhart, Hinton & Williams 1986",
+        "https://doi.org/10.1038/323533a0",
+        Point,
+        Reconstruction,
+        no_weights,
+        loss="distortion",
+    ),
+    "vae": Method(
+        "VAE",
+        "Kingma & Welling 2013",
+        "https://arxiv.org/abs/1312.6114",
+        Gaussian,
+        ELBO,
+        elbo_weights,
+        loss="distortion + beta * rate, beta = 1",
+    ),
+    "beta_vae": Method(
+        "beta-VAE",
+        "Higgins et al. 2017",
+        "https://openreview.net/forum?id=Sy2fzU9gl",
+        Gaussian,
+        ELBO,
+        beta_weights,
+        loss="distortion + beta * rate, beta = 4",
+    ),
+    "info_vae": Method(
+        "InfoVAE",
+        *INFO,
+        Gaussian,
+        ELBO,
+        info_weights,
+        {"mmd": MMD},
+        loss="distortion + (1 - alpha) * rate + (alpha + lambda_ - 1) * mmd_scale * mmd, alpha = 0, lambda_ = 2",
+    ),
+    "mmd_vae": Method(
+        "MMD-VAE",
+        *INFO,
+        Gaussian,
+        ELBO,
+        mmd_weights,
+        {"mmd": MMD},
+        loss="InfoVAE's at alpha = 1, lambda_ = 1: distortion + mmd_scale * mmd",
+    ),
+}
+
+
+def table() -> str:
+    """The methods as a Markdown table: the one in the README."""
+    lines = ["| `method` | | posterior | bound | terms | loss per image, in nats |", "|---|---|---|---|---|---|"]
+    for name, row in METHODS.items():
+        parts = (part.__name__ for part in (row.posterior, row.bound))  # type: ignore[attr-defined]
+        terms = ", ".join(term.__name__ for term in row.terms.values())  # type: ignore[attr-defined]
+        lines.append(f"| `{name}` | [{row.title}]({row.url}) | {' | '.join(parts)} | {terms} | {row.loss} |")
+    return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""Schedules: step -> value, for coefficients and learning rates alike.
+
+Step s is the value used by the s-th optimiser step, counted from 0. ``total_steps`` is the length of the training; a
+schedule that is not given its own ``steps`` spans all of it.
+"""
+
+import abc
+import math
+from typing import Annotated
+
+__all__ = ["Constant", "Cosine", "Cyclical", "Linear", "OneCycle", "Schedule", "Scheduled"]
+
+
+class Schedule(abc.ABC):
+    """A pure function of the step."""
+
+    @abc.abstractmethod
+    def __call__(self, step: int) -> float:
+        """The value at a step >= 0."""
+
+
+Scheduled = Annotated[float, Schedule]
+"""A parameter that is called with a number at every step, and configured with a number or a schedule."""
+
+
+class Constant(Schedule):
+    """``value`` at every step."""
+
+    def __init__(self, total_steps: int = 1, *, value: float) -> None:
+        self.value = value
+
+    def __call__(self, step: int) -> float:
+        """The value."""
+        return self.value
+
+
+class Linear(Schedule):
+    """From ``start`` to ``stop`` in a straight line over ``steps`` steps, then ``stop``.
+
+    As a warm-up of the rate: Bowman et al., Generating Sentences from a Continuous Space, 2016,
+    https://arxiv.org/abs/1511.06349, section 3.1.
+    """
+
+    def __init__(self, total_steps: int, *, start: float, stop: float, steps: int | None = None) -> None:
+        self.start, self.stop, self.steps = start, stop, _positive("steps", total_steps if steps is None else steps)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        return self.start + (self.stop - self.start) * min(step / self.steps, 1.0)
+
+
+class Cosine(Schedule):
+    """From ``start`` to ``stop`` along half a cosine over ``steps`` steps, then ``stop``.
+
+    Loshchilov & Hutter, SGDR, 2017, https://arxiv.org/abs/1608.03983, equation 5, without restarts.
+    """
+
+    def __init__(self, total_steps: int, *, start: float, stop: float = 0.0, steps: int | None = None) -> None:
+        self.start, self.stop, self.steps = start, stop, _positive("steps", total_steps if steps is None else steps)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        return _half_cosine(self.start, self.stop, step / self.steps)
+
+
+class OneCycle(Schedule):
+    """Up from ``peak / start_div`` to ``peak`` over the first ``warmup`` of the steps, and down to ``peak / end_div``,
+    both along half a cosine.
+
+    Smith & Topin, Super-Convergence, 2018, https://arxiv.org/abs/1708.07120; theirs is piecewise linear.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        peak: float,
+        warmup: float = 0.2,
+        start_div: float = 25.0,
+        end_div: float = 1000.0,
+        steps: int | None = None,
+    ) -> None:
+        if not 0 < warmup < 1:
+            raise ValueError(f"warmup must lie between 0 and 1, got {warmup}")
+        steps = _positive("steps", total_steps if steps is None else steps)
+        self.low, self.peak, self.end = peak / start_div, peak, peak / end_div
+        self.rise, self.fall = warmup * steps, (1 - warmup) * steps
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        if step < self.rise:
+            return _half_cosine(self.low, self.peak, step / self.rise)
+        return _half_cosine(self.peak, self.end, (step - self.rise) / self.fall)
+
+
+class Cyclical(Schedule):
+    """``cycles`` times from ``start`` to ``stop``: a straight line over the first ``ramp`` of each cycle, then
+    ``stop``.
+
+    Fu et al., Cyclical Annealing Schedule, 2019, https://arxiv.org/abs/1903.10145, section 3.2.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        start: float = 0.0,
+        stop: float = 1.0,
+        cycles: int = 4,
+        ramp: float = 0.5,
+        steps: int | None = None,
+    ) -> None:
+        if not 0 < ramp <= 1:
+            raise ValueError(f"ramp must lie between 0 and 1, got {ramp}")
+        self.start, self.stop, self.ramp = start, stop, ramp
+        self.steps = _positive("steps", total_steps if steps is None else steps)
+        self.period = self.steps / _positive("cycles", cycles)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        if step >= self.steps:
+            return self.stop
+        return self.start + (self.stop - self.start) * min(step % self.period / (self.ramp * self.period), 1.0)
+
+
+def _half_cosine(start: float, stop: float, fraction: float) -> float:
+    return stop + (start - stop) * (1 + math.cos(math.pi * min(fraction, 1.0))) / 2
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value

@@ -1,0 +1,176 @@
+"""Checkpoints: ``ckpt/stepNNNNNN/`` with everything that going on needs, whole or absent, and nothing that could run.
+
+``model.safetensors`` holds the weights, with the configuration in its metadata; ``training.safetensors`` the
+optimiser's moments and the sums of the metrics not yet printed; ``state.json`` the step and the checksums of the two.
+There is no state of random numbers or of the data order to save, because both are functions of (seed, step).
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vaes import files
+from vaes.errors import UserError
+
+__all__ = [
+    "Checkpoint",
+    "checkpoints",
+    "load_weights",
+    "newest_folder",
+    "read",
+    "restore_optimizer",
+    "thin_out",
+    "verify",
+    "write",
+]
+
+FORMAT = "vaes-1"
+MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint folder holds."""
+
+    step: int
+    weights: dict[str, Tensor]
+    training: dict[str, Tensor]
+    state: dict[str, Any]
+    metadata: dict[str, str]
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoint folders of a run, the newest first."""
+    found = [path for path in (run / "ckpt").glob("step*") if path.is_dir() and path.name[4:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[4:]), reverse=True)
+
+
+def write(
+    run: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    sums: dict[str, Tensor],
+    state: dict[str, Any],
+    metadata: dict[str, str],
+) -> Path:
+    """Write the checkpoint of a step: to a temporary name, synced, then renamed. ``metadata`` goes with the weights."""
+    final = run / "ckpt" / f"step{step:06d}"
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        metadata = {**metadata, "format": FORMAT, "step": str(step)}
+        files.write_atomic(temporary / MODEL, lambda path: files.write_tensors(path, model.state_dict(), metadata))
+        training = {**_moments(optimizer), **{f"sum.{name}": value for name, value in sums.items()}}
+        files.write_atomic(temporary / TRAINING, lambda path: files.write_tensors(path, training))
+        sums_of_files = {name: files.checksum(temporary / name) for name in (MODEL, TRAINING)}
+        document = {"format": FORMAT, "step": step, "sha256": sums_of_files, **state}
+        text = json.dumps(document, indent=1)
+        files.write_atomic(temporary / STATE, lambda path: path.write_text(text))
+        files.replace_folder(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def thin_out(run: Path, keep: int, best: int | None) -> None:
+    """Delete all checkpoints but the newest ``keep`` and the one of step ``best``."""
+    for path in checkpoints(run)[keep:]:
+        if int(path.name[4:]) != best:
+            files.remove(path)
+    for leftover in (run / "ckpt").glob(".step*"):  # of runs that were killed
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check a checkpoint folder against its checksums; returns its state.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another format.
+    """
+    try:
+        state = json.loads((folder / STATE).read_text())
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise UserError(f"{folder / STATE}: not a checkpoint of this format ({FORMAT})")
+        for name in (MODEL, TRAINING):
+            if files.checksum(folder / name) != state["sha256"][name]:
+                raise UserError(f"{folder / name}: damaged: its checksum is not the one that was saved")
+        return {**state, "step": int(state["step"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{folder}: not a whole checkpoint ({type(error).__name__}: {error})") from None
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder, verified.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another format.
+    """
+    state = verify(folder)
+    weights, metadata = files.read_tensors(folder / MODEL)
+    training, _ = files.read_tensors(folder / TRAINING)
+    return Checkpoint(state["step"], weights, training, state, metadata)
+
+
+def newest_folder(run: Path) -> Path:
+    """The newest whole checkpoint of a run; a damaged one is named on stderr and the one before it is taken.
+
+    Raises:
+        UserError: there is none.
+    """
+    folders = checkpoints(run)
+    for folder in folders:
+        try:
+            verify(folder)
+        except UserError as error:
+            print(f"warning: {error}; trying the checkpoint before it", file=sys.stderr)
+        else:
+            return folder
+    raise UserError(f"{run}: no whole checkpoint in {run / 'ckpt'} ({len(folders)} there, all damaged)")
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Put weights into a model, all of them or none.
+
+    Raises:
+        UserError: names or shapes differ: the weights belong to another configuration.
+    """
+    expected = model.state_dict()
+    lacking, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if lacking or surplus:
+        example = f"it lacks {lacking[0]}" if lacking else f"it has {surplus[0]}, which the model lacks"
+        raise UserError(f"{where}: these weights belong to another configuration: {example}")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+            raise UserError(
+                f"{where}: these weights belong to another configuration: {name} is {tuple(tensor.shape)} "
+                f"{tensor.dtype} where the model has {tuple(expected[name].shape)} {expected[name].dtype}"
+            )
+    model.load_state_dict(weights)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+    """Give an optimiser its moments back; its options stay those of the present configuration."""
+    current = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.training.items():
+        kind, *rest = name.split(".")
+        if kind == "optimizer":
+            state.setdefault(int(rest[0]), {})[rest[1]] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"optimizer.{index}.{name}": torch.as_tensor(value)
+        for index, slots in optimizer.state_dict()["state"].items()
+        for name, value in slots.items()
+    }

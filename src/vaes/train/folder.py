@@ -1,0 +1,44 @@
+"""The run folder: made once, never written over, one training at a time."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vaes import files
+from vaes.errors import UserError
+
+__all__ = ["open_run", "refuse_existing"]
+
+
+def refuse_existing(run: Path) -> None:
+    """Refuse a run folder that holds anything.
+
+    Raises:
+        UserError: it does, or it is no folder.
+    """
+    if run.exists() and (not run.is_dir() or any(path.name != ".lock" for path in run.iterdir())):
+        raise UserError(f"{run}: this run folder exists; choose another with -e, or go on in it with --resume latest")
+
+
+@contextmanager
+def open_run(run: Path, config: str, *, resume: bool) -> Iterator[None]:
+    """Make the run folder, or enter it to go on, and keep every other training out of it.
+
+    Raises:
+        UserError: it exists (and ``resume`` is false), or another training is at work in it.
+    """
+    if not resume:
+        refuse_existing(run)
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{run}: another training is at work in this run folder; choose another with -e") from None
+        if not resume:
+            refuse_existing(run)
+        (run / "ckpt").mkdir(exist_ok=True)
+        if config:
+            files.write_atomic(run / "config.yaml", lambda path: path.write_text(config, encoding="utf-8"))
+        yield

@@ -1,0 +1,307 @@
+"""The training loop: one for all methods."""
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from vaes import files
+from vaes.data import Batches, Splits, to_float
+from vaes.errors import Stopped, UserError
+from vaes.objectives import Noise, Objective
+from vaes.train import checkpoint
+from vaes.train.folder import open_run
+from vaes.train.randomness import Use, normal
+from vaes.train.record import Clock, Record, Silent
+from vaes.train.settings import Settings
+from vaes.train.stop import Stop
+from vaes.train.validate import Estimate, validate
+from vaes.train.weighting import Weighting
+from vaes.view import training_sheet
+
+__all__ = ["fit"]
+
+PRECISIONS = {"auto": None, "fp32": "no", "bf16": "bf16"}
+AGREE_EVERY = 10
+"""Over several processes, the steps between two agreements on whether one of them was asked to stop."""
+
+
+def fit(
+    objective: Objective,
+    weighting: Weighting,
+    splits: Splits,
+    settings: Settings,
+    run: Path,
+    *,
+    seed: int = 0,
+    flip: bool = False,
+    config: str = "",
+    resume: checkpoint.Checkpoint | None = None,
+) -> dict[str, Any]:
+    """Train, and leave checkpoints, metrics and pictures in the folder ``run``.
+
+    Args:
+        objective: model, bound and terms; trained in place.
+        weighting: the weights of bound and terms at each step.
+        splits: images to train on, to validate on while training, and to test on at the end.
+        settings: lengths, intervals and the optimiser's options.
+        run: the run folder; it is made here, once everything else is known to fit, and must not hold another run.
+        seed: of the order of images and of all noise.
+        flip: mirror each training image with probability 1/2.
+        config: the configuration as text, for ``config.yaml`` and the metadata of the weights.
+        resume: go on from this checkpoint; ``run`` may then be the folder that it lies in, or a new one.
+
+    Returns:
+        What ``metrics.json`` holds: the test numbers, in nats per image.
+
+    Raises:
+        UserError: a batch that does not divide, a run folder that exists, a loss that is no number.
+        Stopped: SIGTERM or Ctrl-C came; the training was saved first.
+    """
+    return _Training(objective, weighting, splits, settings, run, seed, flip, config, resume).run()
+
+
+class _Training:
+    def __init__(
+        self,
+        objective: Objective,
+        weighting: Weighting,
+        splits: Splits,
+        settings: Settings,
+        run: Path,
+        seed: int,
+        flip: bool,
+        config: str,
+        resume: checkpoint.Checkpoint | None,
+    ) -> None:
+        self.settings, self.weighting, self.folder = settings, weighting, run
+        self.seed, self.flip, self.config = seed, flip, config
+        self.accelerator = Accelerator(mixed_precision=PRECISIONS[settings.precision])
+        device = self.accelerator.device
+        self.objective = objective.to(device)
+        self.model = objective.model
+        self.splits = Splits(splits.train.to(device), splits.valid, splits.test)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        self.batches = Batches(self.splits.train, settings.batch_size, seed, rank, world)
+        if self.batches.size % settings.accumulate:
+            raise UserError(
+                f"train.accumulate: {settings.accumulate} does not divide the {self.batches.size} images of a step"
+            )
+        self.pixels = math.prod(splits.train.shape)
+        self.start = resume.step if resume else 0
+        self.within = resume is not None and (run / "ckpt").is_dir()
+        optimizer = _optimizer(objective, settings)
+        self.sums: dict[str, Tensor] = {}
+        self.summed = 0
+        self.best: tuple[int, float] | None = None
+        if resume:
+            self._restore(resume, optimizer)
+        self.optimizer = optimizer
+        self.prepared, self.stepper = self.accelerator.prepare(objective, optimizer)
+        self.bad_step = torch.full((), -1, device=device)
+        self.clock = Clock()
+        self.printed = (self.start, 0.0)
+
+    def run(self) -> dict[str, Any]:
+        main = self.accelerator.is_main_process
+        with open_run(self.folder, self.config, resume=self.within) if main else contextlib.nullcontext():
+            self.record = Record(self.folder, self.start, self.settings.n_steps) if main else Silent()
+            try:
+                self.record.say(self._introduction())
+                with Stop() as stop:
+                    for step in range(self.start, self.settings.n_steps):
+                        self._step(step)
+                        self._after(step + 1, stop)
+                return self._finish()
+            finally:
+                self.record.close()
+
+    def _step(self, step: int) -> None:
+        """The optimiser step with index ``step``: nothing in it waits for the device."""
+        lr = self.settings.lr_schedule(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        weights = self.weighting(step, self.pixels)
+        x = to_float(self.batches.read(step, self.flip), self.model.value_range)
+        noise = self._noise(step)
+        parts = self.settings.accumulate
+        for part, (x_part, z_part, prior_part) in enumerate(
+            zip(x.chunk(parts), noise.posterior.chunk(parts, 1), noise.prior.chunk(parts), strict=True)
+        ):
+            with self._gradients_meet(part == parts - 1):
+                out = self.prepared(x_part, Noise(z_part, prior_part), weights)
+                self.accelerator.backward(out["loss"] / parts)
+            for name, value in out.items():
+                value = value.detach() / parts
+                self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.summed += 1
+        self.bad_step = torch.where((self.bad_step < 0) & ~torch.isfinite(out["loss"]), step, self.bad_step)
+        if self.settings.clip_grad is not None:
+            self.accelerator.clip_grad_norm_(self.objective.parameters(), self.settings.clip_grad)
+        self.stepper.step()
+        self.stepper.zero_grad(set_to_none=True)
+
+    def _noise(self, step: int) -> Noise:
+        # Drawn for the whole batch, so that any number of processes meets the same numbers.
+        mine = slice(self.batches.start, self.batches.start + self.batches.size)
+        batch, d, device = self.settings.batch_size, self.model.z_dim, self.accelerator.device
+        posterior = normal((1, batch, d), self.seed, Use.POSTERIOR, step, device)
+        return Noise(posterior[:, mine], normal((batch, d), self.seed, Use.PRIOR, step, device)[mine])
+
+    def _gradients_meet(self, last: bool) -> Any:
+        return self.accelerator.no_sync(self.prepared) if not last else torch.enable_grad()
+
+    def _after(self, done: int, stop: Stop) -> None:
+        """What falls due after ``done`` steps."""
+        s = self.settings
+        due = {
+            name: every > 0 and (done % every == 0 or done == s.n_steps)
+            for name, every in (("print", s.print_freq), ("eval", s.eval_freq), ("sample", s.sample_freq))
+        }
+        save = done == s.n_steps or (s.save_freq > 0 and done % s.save_freq == 0)
+        signal = self._agreed(stop, done)
+        if any(due.values()) or save or signal:
+            self._refuse_non_finite()
+        if due["print"]:
+            self._print(done)
+        if due["eval"]:
+            self._validate(done)
+        if due["sample"]:
+            self._picture(done)
+        if save or signal:
+            self._save(done)
+        self.record.advance(done)
+        if signal and done < s.n_steps:
+            raise Stopped(f"stopped after step {done} and saved; go on with --resume latest", 128 + signal)
+
+    def _agreed(self, stop: Stop, done: int) -> int:
+        if self.accelerator.num_processes == 1:
+            return stop.signal or 0
+        if done % AGREE_EVERY:
+            return 0
+        mine = torch.tensor(stop.signal or 0, device=self.accelerator.device)
+        return int(self.accelerator.gather(mine).max())
+
+    def _refuse_non_finite(self) -> None:
+        bad = int(self.bad_step)
+        if bad < 0:
+            return
+        terms = ", ".join(f"{name} {value.item():.4g}" for name, value in self.sums.items())
+        spoilt = next(
+            (n for n, p in self.objective.named_parameters() if not torch.isfinite(p).all()), "no parameter yet"
+        )
+        kept = checkpoint.checkpoints(self.folder)
+        raise UserError(
+            f"step {bad + 1}: the loss is not a number (sums since the last line: {terms}; first parameter affected: "
+            f"{spoilt}); {f'the last good checkpoint is {kept[0]}' if kept else 'no checkpoint was saved yet'}; "
+            "a lower train.lr or train.clip_grad may help"
+        )
+
+    def _print(self, done: int) -> None:
+        seconds = self.clock.read("training")
+        sums = torch.stack(list(self.sums.values()))
+        values = dict(zip(self.sums, self.accelerator.reduce(sums / self.summed, "mean").tolist(), strict=True))
+        coefficients = {name: c for name, c in self.weighting.coefficients(done - 1).items() if c is not None}
+        values |= {**coefficients, "lr": self.settings.lr_schedule(done - 1)}
+        before, since = self.printed
+        speed = (done - before) * self.settings.batch_size / max(seconds - since, 1e-9)
+        self.record.scalars(done, "train", values, speed)
+        self.sums, self.summed, self.printed = {}, 0, (done, seconds)
+
+    def _validate(self, done: int) -> None:
+        with self.clock.on("validation"):
+            weights = self.weighting(done - 1, self.pixels)
+            found = validate(self.objective, self.splits.valid, weights, seed=self.seed)
+            if self.best is None or found["loss"].value < self.best[1]:
+                self.best = (done, found["loss"].value)
+            self.record.scalars(done, "valid", {name: estimate.value for name, estimate in found.items()})
+
+    def _picture(self, done: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        with self.clock.on("pictures"):
+            originals = self.splits.valid.read(torch.arange(min(16, len(self.splits.valid))))
+            noise = normal((32, self.model.z_dim), self.seed, Use.PICTURES, 0)
+            self.record.picture(done, training_sheet(self.model, originals, noise, caption=f"step {done}"))
+
+    def _save(self, done: int) -> None:
+        if self.accelerator.is_main_process:
+            with self.clock.on("saving"):
+                state = {"best": self.best, "summed": self.summed}
+                metadata = {"config": self.config, "image_shape": json.dumps(self.splits.train.shape)}
+                checkpoint.write(self.folder, done, self.model, self.optimizer, self.sums, state, metadata)
+                checkpoint.thin_out(self.folder, self.settings.keep, self.best[0] if self.best else None)
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, resume: checkpoint.Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+        where = f"checkpoint of step {resume.step}"
+        if resume.step > self.settings.n_steps:
+            raise UserError(
+                f"train.n_steps: {self.settings.n_steps} is less than the {resume.step} steps of the {where}"
+            )
+        checkpoint.load_weights(self.model, resume.weights, where)
+        checkpoint.restore_optimizer(optimizer, resume)
+        device = self.accelerator.device
+        self.sums = {n[4:]: v.to(device) for n, v in resume.training.items() if n.startswith("sum.")}
+        self.summed = int(resume.state["summed"])
+        self.best = tuple(resume.state["best"]) if resume.state["best"] else None
+
+    def _introduction(self) -> str:
+        device, world = self.accelerator.device, self.accelerator.num_processes
+        parameters = sum(p.numel() for p in self.model.parameters())
+        going_on = f" from step {self.start}" if self.start else ""
+        return (
+            f"training{going_on} to step {self.settings.n_steps}: {len(self.splits.train):,} images of "
+            f"{'x'.join(map(str, self.splits.train.shape))}, {parameters:,} parameters, "
+            f"{world} process{'es' * (world > 1)} on {device}, "
+            f"precision {self.accelerator.mixed_precision.replace('no', 'fp32')}, {torch.get_num_threads()} threads"
+        )
+
+    def _finish(self) -> dict[str, Any]:
+        """The test numbers, of the weights of the last step."""
+        done = self.settings.n_steps
+        with self.clock.on("validation"):
+            weights = self.weighting(done - 1, self.pixels)
+            found = {
+                split: validate(self.objective, images, weights, seed=self.seed)
+                for split, images in (("valid", self.splits.valid), ("test", self.splits.test))
+            }
+        metrics = {"step": done, "units": "nats per image; mse per pixel", "seed": self.seed} | {
+            split: {name: _plain(e) for name, e in estimates.items()} for split, estimates in found.items()
+        }
+        if self.accelerator.is_main_process:
+            text = json.dumps(metrics, indent=1) + "\n"
+            files.write_atomic(self.folder / "metrics.json", lambda path: path.write_text(text))
+        self.record.say(self._accounts())
+        self.accelerator.wait_for_everyone()
+        return metrics
+
+    def _accounts(self) -> str:
+        training = self.clock.read("training")
+        images = (self.settings.n_steps - self.start) * self.settings.batch_size
+        rest = ", ".join(
+            f"{name} {seconds:.1f} s" for name, seconds in self.clock.seconds.items() if name != "training"
+        )
+        return (
+            f"{images:,} images in {training:.1f} s of training: {images / max(training, 1e-9):,.0f} images/s; {rest}"
+        )
+
+
+def _optimizer(objective: Objective, settings: Settings) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
+    lr = settings.lr_schedule(0)
+    return kind(objective.parameters(), lr=lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
+
+
+def _plain(estimate: Estimate) -> Mapping[str, float | int | None]:
+    return {
+        "value": estimate.value,
+        "stderr": None if math.isnan(estimate.stderr) else estimate.stderr,
+        "n": estimate.n,
+    }

@@ -1,0 +1,68 @@
+"""The options of training."""
+
+import dataclasses
+from typing import Literal
+
+from vaes.schedules import Constant, Schedule
+
+__all__ = ["Settings"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options of one training; lengths and intervals are in optimiser steps, and an interval of 0 means never.
+
+    Args:
+        n_steps: optimiser steps.
+        batch_size: images per optimiser step, over all processes and accumulated micro-batches together.
+        accumulate: micro-batches that a process divides its share of the batch into; their gradients are averaged.
+        lr: learning rate of Adam, a number or a schedule.
+        betas: decay rates of Adam's moments.
+        weight_decay: decoupled weight decay (AdamW) where it is not zero.
+        clip_grad: the gradient's largest Euclidean norm; null leaves it alone.
+        precision: ``auto`` takes what ``accelerate launch`` says, else float32.
+        print_freq: between two lines of metrics.
+        eval_freq: between two passes over the validation images.
+        sample_freq: between two pictures.
+        save_freq: between two checkpoints; the last step is always saved.
+        keep: how many of the newest checkpoints stay, beside the one with the best validation loss.
+    """
+
+    n_steps: int = 3000
+    batch_size: int = 128
+    accumulate: int = 1
+    lr: float | Schedule = 2e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip_grad: float | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    print_freq: int = 100
+    eval_freq: int = 1000
+    sample_freq: int = 1000
+    save_freq: int = 1000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("n_steps", 1),
+            ("batch_size", 1),
+            ("accumulate", 1),
+            ("keep", 1),
+            ("print_freq", 0),
+            ("eval_freq", 0),
+            ("sample_freq", 0),
+            ("save_freq", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), got {list(self.betas)}")
+        if isinstance(self.lr, float | int) and self.lr <= 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        if self.weight_decay < 0 or (self.clip_grad is not None and self.clip_grad <= 0):
+            raise ValueError("weight_decay must not be negative, and clip_grad must be above 0 or null")
+
+    @property
+    def lr_schedule(self) -> Schedule:
+        """``lr`` as a schedule."""
+        return self.lr if isinstance(self.lr, Schedule) else Constant(value=self.lr)
