@@ -90,8 +90,8 @@ class ConvEncoder(nn.Module):
         z_dim: int,
         heads: int,
         *,
-        dim: int = 64,
-        dim_mults: tuple[int, ...] = (1, 2, 4, 8),
+        dim: int = 32,
+        dim_mults: tuple[int, ...] = (1, 2, 4),
         norm: Norm = "batch",
     ) -> None:
         super().__init__()
@@ -136,8 +136,8 @@ class ConvDecoder(nn.Module):
         z_dim: int,
         output_shape: tuple[int, int, int],
         *,
-        dim: int = 64,
-        dim_mults: tuple[int, ...] = (1, 2, 4, 8),
+        dim: int = 32,
+        dim_mults: tuple[int, ...] = (1, 2, 4),
         norm: Norm = "batch",
     ) -> None:
         super().__init__()
