@@ -1,0 +1,105 @@
+"""The order of training as a pure function of the step, and what is done to a batch after it is read."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from vaes.data.images import ImageSet
+from vaes.data.splits import Stream, generator, permutation
+from vaes.errors import UserError
+
+__all__ = ["Batches", "flip", "to_float", "to_uint8"]
+
+
+class Batches:
+    """Batches of `images` for training, as a pure function of the step.
+
+    The epochs' permutations, each seeded by (seed, epoch), are laid end to end, and step s takes the positions from s B
+    up to (s + 1) B of that line: nothing is dropped, a batch may begin in one epoch and end in the next, and every N
+    positions in a row from a multiple of N on hold every image once. Rank r of `world` takes the r-th of `world` equal
+    slices of the batch, so that any number of processes see the same global batch.
+
+    `batch_size` is the global one, B. Raises UserError where it exceeds the number of images or is no multiple of
+    `world`.
+    """
+
+    def __init__(self, images: ImageSet, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} is not in 0 .. {world - 1}")
+        if not 1 <= batch_size <= len(images):
+            raise UserError(
+                f"train.batch_size: {batch_size} of {len(images)} training images; it must be 1 to {len(images)}"
+            )
+        if batch_size % world:
+            raise UserError(
+                f"train.batch_size: {batch_size} does not divide among {world} processes; use a multiple of {world}"
+            )
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start = rank * (batch_size // world)
+        """Where this rank's slice starts in the global batch."""
+        self.size = batch_size // world
+        """How many images this rank reads in a step."""
+        self.steps_per_epoch = -(-len(images) // batch_size)
+        """ceil(N / B): after this many steps every image has been seen."""
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._reader = ThreadPoolExecutor(1)
+        self._waiting: tuple[int, Future[Tensor]] = (-1, Future())
+
+    def index(self, step: int) -> Tensor:
+        """The indices (B / world,) int64 of this rank's images at `step`, on `images.index_device`."""
+        first = step * self.batch_size + self.start
+        epoch, begin = divmod(first, len(self.images))
+        head = self._permutation(epoch)[begin : begin + self.size]
+        if len(head) == self.size:
+            return head
+        return torch.cat([head, self._permutation(epoch + 1)[: self.size - len(head)]])
+
+    def read(self, step: int, flips: bool = False) -> Tensor:
+        """This rank's images at `step`, (B / world, C, H, W) uint8 on `images.device`, with random horizontal flips if
+        asked."""
+        images = self._read_ahead(step) if self.images.ahead else self.images.read(self.index(step))
+        return flip(images, self.seed, step, self.start) if flips else images
+
+    def _read_ahead(self, step: int) -> Tensor:
+        """The images at `step`, which a thread has begun to read while the step before it ran."""
+        waiting = self._waiting if self._waiting[0] == step else self._begin(step)
+        self._waiting = self._begin(step + 1)
+        return waiting[1].result()
+
+    def _begin(self, step: int) -> tuple[int, Future[Tensor]]:
+        return step, self._reader.submit(self.images.read, self.index(step))
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            self._order = permutation(len(self.images), self.seed, Stream.EPOCH, epoch).to(self.images.index_device)
+            self._epoch = epoch
+        return self._order
+
+
+def flip(images: Tensor, seed: int, step: int, start: int = 0) -> Tensor:
+    """Flip each of `images` (B, C, H, W) left to right with probability 1/2, as a pure function of (seed, step,
+    position).
+
+    The position of image i in the global batch is `start + i`: however a batch is divided among processes, each image
+    meets the same coin.
+    """
+    coins = generator(seed, Stream.FLIP, step).random(start + len(images))[start:] < 0.5
+    heads = torch.from_numpy(coins).to(images.device, non_blocking=True)
+    return torch.where(heads[:, None, None, None], images.flip(-1), images)
+
+
+def to_float(images: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Map uint8 0 .. 255 linearly onto `value_range` (low, high) as float32, both ends exactly."""
+    low, high = value_range
+    return images.float().div_(255).mul_(high - low).add_(low)
+
+
+def to_uint8(x: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Map `value_range` (low, high) linearly onto 0 .. 255 as uint8, rounded, values outside clamped: the inverse of
+    `to_float`."""
+    low, high = value_range
+    return x.float().sub(low).div_(high - low).mul_(255).round_().clamp_(0, 255).to(torch.uint8)

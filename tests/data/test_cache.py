@@ -1,0 +1,162 @@
+import errno
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vaes.data import cache
+from vaes.data.cache import RowWriter, cached
+from vaes.errors import UserError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (10, 1, 3, 4), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VAES_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Build:
+    """Counts how often it builds."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, writer: RowWriter) -> dict[str, list[str]]:
+        self.calls += 1
+        for part in (IMAGES[:4], IMAGES[4:9], IMAGES[9:]):
+            writer.append(part)
+        return {"bad": ["x"]}
+
+
+def test_builds_once_and_maps_afterwards(folder: Path) -> None:
+    build = Build()
+    first, second = cached("t", {"a": 1}, build), cached("t", {"a": 1}, build)
+    assert build.calls == 1
+    for entry in (first, second):
+        assert np.array_equal(entry.images, IMAGES)
+        assert isinstance(entry.images, np.memmap)
+        assert entry.info == {"bad": ["x"]}
+    names = sorted(path.suffix for path in folder.iterdir())
+    assert names == [".json", ".npy"]
+
+
+def test_another_key_name_or_version_is_another_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build()
+    cached("t", {"a": 1}, build)
+    cached("t", {"a": 2}, build)
+    cached("u", {"a": 1}, build)
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    cached("t", {"a": 1}, build)
+    assert build.calls == 4
+
+
+def flip_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def other_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"(10, 1, 3, 4)", b"(10, 1, 4, 3)"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (".npy", flip_byte),
+        (".npy", cut),
+        (".npy", other_header),
+        (".npy", lambda p: p.write_bytes(b"")),
+        (".npy", Path.unlink),
+        (".json", cut),
+        (".json", lambda p: p.write_text("[]")),
+        (".json", lambda p: p.write_bytes(b"\xff\xfe\0")),
+        (".json", lambda p: p.write_text("{}")),
+        (".json", Path.unlink),
+    ],
+)
+def test_a_damaged_entry_is_built_again(folder: Path, suffix: str, damage) -> None:
+    build = Build()
+    cached("t", {}, build)
+    damage(next(folder.glob(f"*{suffix}")))
+    again = cached("t", {}, build)
+    assert build.calls == 2
+    assert np.array_equal(again.images, IMAGES)
+
+
+def test_a_failing_build_leaves_nothing(folder: Path) -> None:
+    def build(writer: RowWriter) -> dict[str, str]:
+        writer.append(IMAGES)
+        raise UserError("bad image")
+
+    with pytest.raises(UserError, match="bad image"):
+        cached("t", {}, build)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"disk is full.*VAES_CACHE"):
+        cached("t", {}, Build())
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VAES_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(UserError, match="file/below: cannot store"):
+        cached("t", {}, Build())
+
+
+def test_off_builds_each_time_and_stores_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAES_CACHE", "off")
+    build = Build()
+    entries = [cached("t", {}, build) for _ in range(2)]
+    assert build.calls == 2
+    assert all(np.array_equal(entry.images, IMAGES) for entry in entries)
+    assert not folder.exists()
+
+
+def test_rows_of_another_shape_are_refused(folder: Path) -> None:
+    def build(writer: RowWriter) -> dict[str, str]:
+        writer.append(IMAGES)
+        writer.append(IMAGES[:, :, :2])
+        return {}
+
+    with pytest.raises(ValueError, match="rows are uint8"):
+        cached("t", {}, build)
+
+
+def work(queue: "multiprocessing.Queue[bool]", barrier) -> None:
+    def build(writer: RowWriter) -> dict[str, str]:
+        # Both are in here at once.
+        barrier.wait(30)
+        writer.append(IMAGES)
+        return {}
+
+    queue.put(np.array_equal(cached("t", {}, build).images, IMAGES))
+
+
+def test_two_processes_at_once(folder: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    queue, barrier = context.Queue(), context.Barrier(2)
+    processes = [context.Process(target=work, args=(queue, barrier)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [queue.get(timeout=60) for _ in processes] == [True, True]
+    for process in processes:
+        process.join()
+    assert len(list(folder.iterdir())) == 2
+    assert json.loads(next(folder.glob("*.json")).read_text())["shape"] == list(IMAGES.shape)
