@@ -26,11 +26,14 @@ def run_train(
 
     state = PartialState()  # joins the other processes, if there are any
     start = _find_start(resume, exp_dir)
-    raw = {"method": methods[0]} if methods and path is None and start is None else {}
     if path is not None:
         raw = configuration.read_file(path)
     elif start is not None:
         raw = configuration.parse(start.metadata.get("config", ""), f"{resume}: its configuration")
+    else:
+        raw = dict(configuration.DEFAULTS)
+    if methods and start is None and (path is None or "method" not in raw):
+        raw["method"] = methods[0]
     config = configuration.load(raw, arguments)
     if methods and config.method not in methods:
         raise UserError(

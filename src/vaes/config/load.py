@@ -11,9 +11,21 @@ import yaml
 from vaes.config.resolve import Config, resolve
 from vaes.errors import UserError
 
-__all__ = ["load", "overrides", "parse", "read_file", "to_yaml"]
+__all__ = ["DEFAULTS", "load", "overrides", "parse", "read_file", "to_yaml"]
 
 MAX_BYTES = 1_000_000
+
+DEFAULTS: Mapping[str, Any] = {
+    "method": "vae",
+    "data": {"kind": "digits", "image_size": 16},
+    "model": {
+        "z_dim": 2,
+        "network": {"kind": "conv", "dim": 32, "dim_mults": [1, 2, 4]},
+        "likelihood": {"kind": "bernoulli"},
+    },
+    "train": {"n_steps": 1000, "batch_size": 128, "lr": {"kind": "one_cycle", "peak": 5e-3}},
+}
+"""What is trained where no file is given: ``configs/vae-digits.yaml``, also where only the package is installed."""
 
 
 class _Loader(yaml.SafeLoader):

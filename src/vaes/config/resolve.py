@@ -71,7 +71,7 @@ def _kind(path: str, values: object, registry: Mapping[str, Any], default: str) 
     if not isinstance(values, Mapping):
         raise UserError(f"{path}: {values!r} is not a group of keys with a kind; kinds: {', '.join(sorted(registry))}")
     kind = values.get("kind", default)
-    if kind not in registry:
+    if not isinstance(kind, str) or kind not in registry:
         raise unknown(f"{path}.kind: unknown kind {kind!r}", kind, registry)
     return kind, {key: value for key, value in values.items() if key != "kind"}
 

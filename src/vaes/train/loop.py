@@ -233,7 +233,7 @@ class _Training:
     def _save(self, done: int) -> None:
         if self.accelerator.is_main_process:
             with self.clock.on("saving"):
-                state = {"best": self.best, "summed": self.summed}
+                state = {"best": self.best, "summed": self.summed, "terms": list(self.sums)}
                 metadata = {"config": self.config, "image_shape": json.dumps(self.splits.train.shape)}
                 checkpoint.write(self.folder, done, self.model, self.optimizer, self.sums, state, metadata)
                 checkpoint.thin_out(self.folder, self.settings.keep, self.best[0] if self.best else None)
@@ -248,7 +248,7 @@ class _Training:
         checkpoint.load_weights(self.model, resume.weights, where)
         checkpoint.restore_optimizer(optimizer, resume)
         device = self.accelerator.device
-        self.sums = {n[4:]: v.to(device) for n, v in resume.training.items() if n.startswith("sum.")}
+        self.sums = {name: resume.training[f"sum.{name}"].to(device) for name in resume.state["terms"]}
         self.summed = int(resume.state["summed"])
         self.best = tuple(resume.state["best"]) if resume.state["best"] else None
 

@@ -1,0 +1,63 @@
+import math
+from itertools import pairwise
+
+import pytest
+
+from vaes.schedules import Constant, Cosine, Cyclical, Linear, OneCycle
+
+
+def test_constant_is_constant() -> None:
+    assert {Constant(value=3.0)(step) for step in (0, 1, 10**9)} == {3.0}
+
+
+def test_linear_is_a_line_and_then_flat() -> None:
+    schedule = Linear(100, start=1.0, stop=3.0, steps=10)
+    assert [schedule(step) for step in (0, 5, 10, 99)] == [1.0, 2.0, 3.0, 3.0]
+    assert Linear(100, start=0.0, stop=1.0)(50) == 0.5
+
+
+def test_cosine_has_its_ends_its_middle_and_its_slope() -> None:
+    schedule = Cosine(8, start=2.0, stop=1.0)
+    assert [schedule(step) for step in (0, 4, 8, 50)] == pytest.approx([2.0, 1.5, 1.0, 1.0])
+    assert schedule(2) == pytest.approx(1.5 + 0.5 * math.cos(math.pi / 4))
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_without_a_jump() -> None:
+    schedule = OneCycle(1000, peak=1.0, warmup=0.3, start_div=10.0, end_div=100.0)
+    values = [schedule(step) for step in range(1001)]
+    assert values[0] == pytest.approx(0.1)
+    assert max(values) == values[300] == pytest.approx(1.0)
+    assert values[1000] == pytest.approx(0.01)
+    assert values[:301] == sorted(values[:301])
+    assert values[300:] == sorted(values[300:], reverse=True)
+    assert max(abs(a - b) for a, b in pairwise(values)) < 0.006
+
+
+def test_cyclical_repeats_its_ramp_and_stays_up_afterwards() -> None:
+    schedule = Cyclical(100, start=0.0, stop=1.0, cycles=2, ramp=0.5, steps=40)
+    assert [schedule(step) for step in (0, 5, 10, 19, 20, 25, 39, 40, 99)] == [
+        0.0,
+        0.5,
+        1.0,
+        1.0,
+        0.0,
+        0.5,
+        1.0,
+        1.0,
+        1.0,
+    ]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Linear(0, start=0.0, stop=1.0),
+        lambda: Cosine(5, start=1.0, steps=-1),
+        lambda: OneCycle(5, peak=1.0, warmup=1.0),
+        lambda: Cyclical(5, ramp=0.0),
+        lambda: Cyclical(5, cycles=0),
+    ],
+)
+def test_senseless_options_are_refused(build) -> None:
+    with pytest.raises(ValueError, match="must"):
+        build()

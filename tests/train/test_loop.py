@@ -1,0 +1,215 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from parts import small_vae
+
+from vaes import likelihoods
+from vaes.data import Splits, arrays
+from vaes.errors import UserError
+from vaes.objectives import ELBO, MMD, Objective
+from vaes.schedules import Linear
+from vaes.train import Settings, checkpoint
+from vaes.train.loop import fit
+from vaes.train.randomness import Use, normal
+from vaes.train.validate import validate
+from vaes.train.weighting import Weighting
+
+
+def splits() -> Splits:
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
+    return arrays(images[:40], images[40:50], valid=images[50:])
+
+
+def settings(**options: object) -> Settings:
+    given = {
+        "n_steps": 6,
+        "batch_size": 8,
+        "print_freq": 2,
+        "eval_freq": 3,
+        "sample_freq": 3,
+        "save_freq": 2,
+        **options,
+    }
+    return Settings(**given)  # type: ignore[arg-type]
+
+
+def weighting() -> Weighting:
+    return Weighting(
+        lambda pixels, *, beta: {"rate": beta, "mmd": 0.5 * pixels}, {"beta": Linear(6, start=0.0, stop=1.0)}
+    )
+
+
+def objective(seed: int = 0) -> Objective:
+    return Objective(small_vae(network="conv", seed=seed), ELBO(), {"mmd": MMD()})
+
+
+def everything(run: Path) -> dict[str, object]:
+    """All that a training leaves, but for TensorBoard's files, which hold the time."""
+    last = checkpoint.read(checkpoint.newest_folder(run))
+    return {
+        "weights": {name: tensor.numpy().tobytes() for name, tensor in last.weights.items()},
+        "training": {name: tensor.numpy().tobytes() for name, tensor in last.training.items()},
+        "state": {name: value for name, value in last.state.items() if name != "sha256"},
+        "lines": (run / "metrics.jsonl").read_text(),
+        "metrics": (run / "metrics.json").read_text(),
+        "pictures": {path.name: path.read_bytes() for path in (run / "samples").iterdir()},
+    }
+
+
+def test_a_training_leaves_all_that_it_promises(tmp_path: Path) -> None:
+    metrics = fit(objective(), weighting(), splits(), settings(), tmp_path / "run", config="seed: 0\n")
+    run = tmp_path / "run"
+    assert json.loads((run / "metrics.json").read_text()) == metrics
+    assert metrics["test"]["elbo"]["n"] == 10
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["split"]) for line in lines] == [
+        (2, "train"), (3, "valid"), (4, "train"), (6, "train"), (6, "valid"),
+    ]  # fmt: skip
+    assert {"loss", "distortion", "rate", "elbo", "mmd", "beta", "lr"} <= lines[0].keys()
+    assert [line["beta"] for line in lines if line["split"] == "train"] == pytest.approx([1 / 6, 3 / 6, 5 / 6])
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["step000003.png", "step000006.png"]
+    assert (run / "config.yaml").read_text() == "seed: 0\n"
+    assert list((run / "tensorboard").iterdir())
+    kept = {path.name for path in checkpoint.checkpoints(run)}
+    assert {"step000004", "step000006"} <= kept
+
+
+def test_printed_terms_are_the_means_of_their_interval(tmp_path: Path) -> None:
+    fit(objective(), weighting(), splits(), settings(print_freq=1), tmp_path / "one")
+    fit(objective(), weighting(), splits(), settings(print_freq=3), tmp_path / "three")
+    lines = {
+        name: [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "three")
+    }
+    each = [line["loss"] for line in lines["one"] if line["split"] == "train"]
+    mean = [line["loss"] for line in lines["three"] if line["split"] == "train"]
+    assert mean == pytest.approx([sum(each[:3]) / 3, sum(each[3:]) / 3], rel=1e-5)
+
+
+@pytest.mark.parametrize("saved", [2, 4])
+def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, saved: int) -> None:
+    fit(objective(), weighting(), splits(), settings(keep=9, print_freq=3), tmp_path / "whole", flip=True)
+    run = tmp_path / "cut"
+    fit(objective(), weighting(), splits(), settings(keep=9, print_freq=3), run, flip=True)
+    for folder in checkpoint.checkpoints(run):
+        if int(folder.name[4:]) > saved:
+            (folder / "state.json").unlink()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "spl')  # killed in the middle of a line
+    start = checkpoint.read(checkpoint.newest_folder(run))
+    assert start.step == saved
+    fit(objective(seed=5), weighting(), splits(), settings(keep=9, print_freq=3), run, flip=True, resume=start)
+    assert everything(run) == everything(tmp_path / "whole")
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        fit(objective(), weighting(), splits(), settings(), tmp_path / name, seed=seed)
+    assert everything(tmp_path / "a") == everything(tmp_path / "b")
+    assert everything(tmp_path / "a")["weights"] != everything(tmp_path / "c")["weights"]
+
+
+def test_accumulated_micro_batches_equal_the_whole_batch(tmp_path: Path) -> None:
+    # The mean over images is the mean over micro-batches; terms over batches (MMD) and batch norm would differ.
+    for name, accumulate in (("whole", 1), ("parts", 4)):
+        model = Objective(small_vae(network="mlp").double().float(), ELBO())
+        fit(
+            model,
+            Weighting(lambda pixels: {"rate": 1.0}, {}),
+            splits(),
+            settings(accumulate=accumulate),
+            tmp_path / name,
+        )
+    a, b = (checkpoint.read(checkpoint.newest_folder(tmp_path / name)).weights for name in ("whole", "parts"))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_best_checkpoint_outlives_newer_ones(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit(objective(), weighting(), splits(), settings(save_freq=1, eval_freq=1, keep=1, lr=1.0, n_steps=5), run)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    valid = {line["step"]: line["loss"] for line in lines if line["split"] == "valid"}
+    best = min(valid, key=lambda step: valid[step])
+    assert best != 5, "the test needs a training that gets worse"
+    assert [path.name for path in checkpoint.checkpoints(run)] == ["step000005", f"step{best:06d}"]
+
+
+def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    def weights(pixels: int, *, beta: float) -> dict[str, float]:
+        return {"rate": math.inf if beta > 0.6 else beta, "mmd": 0.0}
+
+    poisoned = Weighting(weights, {"beta": Linear(6, start=0.0, stop=1.0)})
+    with pytest.raises(UserError) as caught:
+        fit(objective(), poisoned, splits(), settings(print_freq=0, eval_freq=0), tmp_path / "run")
+    message = str(caught.value)
+    assert message.startswith("step 5: the loss is not a number")
+    assert "step000004" in message
+    assert "first parameter affected: model." in message
+    last = checkpoint.read(checkpoint.newest_folder(tmp_path / "run"))
+    assert last.step == 4
+    assert all(torch.isfinite(tensor).all() for tensor in last.weights.values())
+
+
+def test_a_run_folder_that_exists_is_neither_deleted_nor_written_over(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").write_text("x")
+    with pytest.raises(UserError, match="this run folder exists"):
+        fit(objective(), weighting(), splits(), settings(), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 41}, "train.batch_size: 41 of 40 training images"),
+        ({"accumulate": 3}, "train.accumulate: 3 does not divide the 8 images"),
+    ],
+)
+def test_batches_that_do_not_divide_are_refused_before_anything_is_written(
+    tmp_path: Path, options: dict, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(objective(), weighting(), splits(), settings(**options), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_does_not_depend_on_the_batch_size_and_leaves_the_model_as_it_was() -> None:
+    part = objective().train()
+    before = {name: tensor.clone() for name, tensor in part.state_dict().items()}
+    weights = {"rate": 1.0, "mmd": 0.0}
+    found = validate(part, splits().valid, weights, seed=0)
+    assert part.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in part.state_dict().items())
+    assert found["elbo"].value == pytest.approx(-found["distortion"].value - found["rate"].value)
+    assert found["loss"].value == pytest.approx(-found["elbo"].value, rel=1e-5)
+    halves = validate(part, splits().valid, weights, seed=0, batch_size=5)
+    assert halves["rate"].value == pytest.approx(found["rate"].value, rel=1e-5)
+    assert halves["mse"].value == pytest.approx(found["mse"].value, rel=1e-5)
+
+
+def test_the_standard_error_is_that_of_the_mean_over_images() -> None:
+    part = Objective(small_vae(likelihood=likelihoods.Gaussian(scale=0.5)), ELBO())
+    single = [
+        validate(part, splits().valid.subset(torch.tensor([i])), {"rate": 1.0}, seed=0)["rate"].value for i in range(10)
+    ]
+    whole = validate(part, splits().valid, {"rate": 1.0}, seed=0)["rate"]
+    assert whole.value == pytest.approx(np.mean(single), rel=1e-5)
+    assert whole.stderr == pytest.approx(np.std(single, ddof=1) / math.sqrt(10), rel=1e-4)
+
+
+def test_noise_is_standard_normal_and_a_function_of_its_arguments_alone() -> None:
+    a, b = (normal((200, 100), 3, Use.POSTERIOR, 7) for _ in range(2))
+    assert torch.equal(a, b)
+    assert abs(a.mean()) < 4 / math.sqrt(20_000)
+    assert abs(a.var() - 1) < 4 * math.sqrt(2 / 20_000)
+    for other in (
+        normal((200, 100), 4, Use.POSTERIOR, 7),
+        normal((200, 100), 3, Use.PRIOR, 7),
+        normal((200, 100), 3, Use.POSTERIOR, 8),
+    ):
+        assert abs((a * other).mean()) < 4 / math.sqrt(20_000)
