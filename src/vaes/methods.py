@@ -128,7 +128,7 @@ def table() -> str:
     """The methods as a Markdown table: the one in the README."""
     lines = ["| `method` | | posterior | bound | terms | loss per image, in nats |", "|---|---|---|---|---|---|"]
     for name, row in METHODS.items():
-        parts = (part.__name__ for part in (row.posterior, row.bound))  # type: ignore[attr-defined]
-        terms = ", ".join(term.__name__ for term in row.terms.values())  # type: ignore[attr-defined]
+        parts = (part.__name__ for part in (row.posterior, row.bound))
+        terms = ", ".join(term.__name__ for term in row.terms.values())
         lines.append(f"| `{name}` | [{row.title}]({row.url}) | {' | '.join(parts)} | {terms} | {row.loss} |")
     return "\n".join(lines)

@@ -1,8 +1,7 @@
 """Runs on disk: finding their weights, loading their models."""
 
-import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vaes import files
 from vaes.config import Config, build_model, load, parse
@@ -53,7 +52,7 @@ def load_run(path: str | Path, expected: Config | None = None) -> Run:
     """
     weights = find_weights(Path(path))
     tensors, metadata = files.read_tensors(weights)
-    config, shape = _configuration(weights, metadata)
+    config, shape, step = _configuration(weights, metadata)
     if expected is not None:
         refuse_difference(
             expected, config, ("method", "model"), f"{weights}: these weights belong to another configuration"
@@ -61,7 +60,7 @@ def load_run(path: str | Path, expected: Config | None = None) -> Run:
         config = config._replace(data=expected.data)
     model = build_model(config, shape)
     checkpoint.load_weights(model, tensors, str(weights))
-    return Run(model.eval(), config, int(metadata.get("step", "0")), weights)
+    return Run(model.eval(), config, step, weights)
 
 
 def refuse_difference(given: Config, stored: Config, sections: tuple[str, ...], what: str) -> None:
@@ -83,19 +82,21 @@ def _flat(value: object, path: str = "") -> dict[str, object]:
     return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}" if path else key).items()}
 
 
-def _configuration(weights: Path, metadata: dict[str, str]) -> tuple[Config, tuple[int, int, int]]:
-    if not metadata.get("config"):
+def _configuration(weights: Path, metadata: dict[str, Any]) -> tuple[Config, tuple[int, int, int], int]:
+    text = metadata.get("config")
+    if not text or not isinstance(text, str):
         raise UserError(
             f"{weights}: carries no configuration; build its model in Python and use vaes.load_weights(model, path)"
         )
-    config = load(parse(metadata["config"], f"{weights}: its configuration"))
+    config = load(parse(text, f"{weights}: its configuration"))
     try:
-        channels, height, width = (int(size) for size in json.loads(metadata["image_shape"]))
-    except (KeyError, ValueError, TypeError, RecursionError):
-        raise UserError(f"{weights}: its metadata name no image shape; not weights that vaes wrote") from None
+        channels, height, width = (int(size) for size in metadata["image_shape"])
+        step = int(metadata["step"])
+    except (KeyError, ValueError, TypeError):
+        raise UserError(f"{weights}: its metadata name no image shape or step; not weights that vaes wrote") from None
     if not all(1 <= size <= 65536 for size in (channels, height, width)):
         raise UserError(f"{weights}: its image shape {(channels, height, width)} is absurd")
-    return config, (channels, height, width)
+    return config, (channels, height, width), step
 
 
 def load_weights(model: VAE, path: str | Path) -> VAE:

@@ -41,7 +41,7 @@ class Checkpoint(NamedTuple):
     weights: dict[str, Tensor]
     training: dict[str, Tensor]
     state: dict[str, Any]
-    metadata: dict[str, str]
+    metadata: dict[str, Any]
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -57,7 +57,7 @@ def write(
     optimizer: torch.optim.Optimizer,
     sums: dict[str, Tensor],
     state: dict[str, Any],
-    metadata: dict[str, str],
+    metadata: dict[str, Any],
 ) -> Path:
     """Write the checkpoint of a step: to a temporary name, synced, then renamed. ``metadata`` goes with the weights."""
     final = run / "ckpt" / f"step{step:06d}"
@@ -65,7 +65,7 @@ def write(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        metadata = {**metadata, "format": FORMAT, "step": str(step)}
+        metadata = {**metadata, "format": FORMAT, "step": step}
         files.write_atomic(temporary / MODEL, lambda path: files.write_tensors(path, model.state_dict(), metadata))
         training = {**_moments(optimizer), **{f"sum.{name}": value for name, value in sums.items()}}
         files.write_atomic(temporary / TRAINING, lambda path: files.write_tensors(path, training))

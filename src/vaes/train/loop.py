@@ -234,7 +234,7 @@ class _Training:
         if self.accelerator.is_main_process:
             with self.clock.on("saving"):
                 state = {"best": self.best, "summed": self.summed, "terms": list(self.sums)}
-                metadata = {"config": self.config, "image_shape": json.dumps(self.splits.train.shape)}
+                metadata = {"config": self.config, "image_shape": list(self.splits.train.shape)}
                 checkpoint.write(self.folder, done, self.model, self.optimizer, self.sums, state, metadata)
                 checkpoint.thin_out(self.folder, self.settings.keep, self.best[0] if self.best else None)
         self.accelerator.wait_for_everyone()
