@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from vaes import config as configuration
+from vaes import files
 from vaes.config import Config
 from vaes.errors import UserError
-from vaes.runs import find_weights, load_run, refuse_difference
+from vaes.runs import find_weights, load, refuse_difference
 from vaes.train import checkpoint
+from vaes.train.folder import locked, refuse_existing
 
 __all__ = ["run_sample", "run_train"]
 
@@ -20,11 +22,10 @@ def run_train(
     path: str | None, exp_dir: Path | None, resume: str | None, arguments: Sequence[str], methods: tuple[str, ...]
 ) -> None:
     """Train as a configuration file and overrides say, anew or going on."""
-    from accelerate import PartialState
-
     from vaes.train.loop import fit
+    from vaes.train.processes import join
 
-    state = PartialState()  # joins the other processes, if there are any
+    state = join()
     start = _find_start(resume, exp_dir)
     if path is not None:
         raw = configuration.read_file(path)
@@ -58,8 +59,9 @@ def run_train(
         resume=start,
     )
     if state.is_main_process:
-        print(table(metrics))
-        print(f"run folder: {run}\nnext: vaes sample {run} --mode traverse")
+        text = table(metrics)
+        files.write_atomic(run / "metrics.txt", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        print(f"{text}\nrun folder: {run}\nnext: vaes sample {run} --mode traverse")
 
 
 def run_sample(
@@ -69,7 +71,7 @@ def run_sample(
     from vaes.view import Options, draw
 
     expected = configuration.load(configuration.read_file(path)) if path is not None else None
-    run = load_run(where, expected)
+    run = load(where, expected)
     config = configuration.load(run.config.to_dict(), arguments)
     refuse_difference(
         config, run.config, ("seed", "method", "model", "objective", "train"), "only keys of data can be given"
@@ -118,8 +120,6 @@ def _home(resume: str) -> Path:
 def _find_start(resume: str | None, exp_dir: Path | None) -> checkpoint.Checkpoint | None:
     if resume is None:
         if exp_dir is not None:
-            from vaes.train.folder import refuse_existing
-
             refuse_existing(exp_dir)
         return None
     if resume == "latest":
@@ -127,7 +127,8 @@ def _find_start(resume: str | None, exp_dir: Path | None) -> checkpoint.Checkpoi
             raise UserError("--resume latest: say which run with -e RUN")
         if not (exp_dir / "ckpt").is_dir():
             raise UserError(f"--resume latest: {exp_dir} is no run folder; without --resume a new one is made")
-        return checkpoint.read(checkpoint.newest_folder(exp_dir))
+        with locked(exp_dir):
+            return checkpoint.read(checkpoint.newest_folder(exp_dir))
     folder = find_weights(Path(resume)).parent
     return checkpoint.read(folder)
 

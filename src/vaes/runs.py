@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vaes import config as configuration
 from vaes import files
-from vaes.config import Config, build_model, load, parse
+from vaes.config import Config
 from vaes.errors import UserError
 from vaes.model import VAE
 from vaes.train import checkpoint
 
-__all__ = ["Run", "find_weights", "load_run", "load_weights", "refuse_difference"]
+__all__ = ["Run", "find_weights", "load", "load_weights", "refuse_difference"]
 
 
 class Run(NamedTuple):
@@ -38,7 +39,7 @@ def find_weights(path: Path) -> Path:
     raise UserError(f"{path}: {what}; give a weights file, a checkpoint folder or a run folder")
 
 
-def load_run(path: str | Path, expected: Config | None = None) -> Run:
+def load(path: str | Path, expected: Config | None = None) -> Run:
     """Load a model from a weights file, a checkpoint folder or a run folder (its newest checkpoint). Nothing in it is
     executed.
 
@@ -58,7 +59,7 @@ def load_run(path: str | Path, expected: Config | None = None) -> Run:
             expected, config, ("method", "model"), f"{weights}: these weights belong to another configuration"
         )
         config = config._replace(data=expected.data)
-    model = build_model(config, shape)
+    model = configuration.build_model(config, shape)
     checkpoint.load_weights(model, tensors, str(weights))
     return Run(model.eval(), config, step, weights)
 
@@ -88,7 +89,7 @@ def _configuration(weights: Path, metadata: dict[str, Any]) -> tuple[Config, tup
         raise UserError(
             f"{weights}: carries no configuration; build its model in Python and use vaes.load_weights(model, path)"
         )
-    config = load(parse(text, f"{weights}: its configuration"))
+    config = configuration.load(configuration.parse(text, f"{weights}: its configuration"))
     try:
         channels, height, width = (int(size) for size in metadata["image_shape"])
         step = int(metadata["step"])

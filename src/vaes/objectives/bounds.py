@@ -17,6 +17,8 @@ class Bound(abc.ABC):
     """Fields of the trace that must not be None."""
     weights: frozenset[str]
     """Names of the weights that it takes."""
+    samples: int = 1
+    """K, the importance samples that it wants of each image."""
 
     @abc.abstractmethod
     def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:

@@ -55,14 +55,17 @@ class Objective(nn.Module):
         All scalars, means over the batch, in nats; only ``loss`` carries weights, and ``elbo`` is the bound at beta =
         1 whatever is trained.
         """
-        trace: Trace = self.model(x, noise.posterior)
+        return self.score(self.model(x, noise.posterior), noise.prior, weights)
+
+    def score(self, trace: Trace, prior_noise: Tensor, weights: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
+        """What :meth:`forward` returns, from a pass that was made already and noise for the prior (B, D)."""
         loss = self.bound(trace, weights).mean()
         out = {"distortion": -trace.log_px.mean()}
         if trace.rate is not None:
             out["rate"] = trace.rate.mean()
             out["elbo"] = -out["distortion"] - out["rate"]
         if self.terms:
-            prior_z = self.model.prior.sample(noise.prior)
+            prior_z = self.model.prior.sample(prior_noise)
             for name, term in self.terms.items():
                 out[name] = term(trace, prior_z)
                 loss = loss + weights[name] * out[name]

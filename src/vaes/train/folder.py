@@ -8,7 +8,7 @@ from pathlib import Path
 from vaes import files
 from vaes.errors import UserError
 
-__all__ = ["open_run", "refuse_existing"]
+__all__ = ["locked", "open_run", "refuse_existing"]
 
 
 def refuse_existing(run: Path) -> None:
@@ -22,6 +22,21 @@ def refuse_existing(run: Path) -> None:
 
 
 @contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Keep every other training out of a run folder.
+
+    Raises:
+        UserError: another one is at work in it.
+    """
+    with (run / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{run}: another training is at work in this run folder; choose another with -e") from None
+        yield
+
+
+@contextmanager
 def open_run(run: Path, config: str, *, resume: bool) -> Iterator[None]:
     """Make the run folder, or enter it to go on, and keep every other training out of it.
 
@@ -31,11 +46,7 @@ def open_run(run: Path, config: str, *, resume: bool) -> Iterator[None]:
     if not resume:
         refuse_existing(run)
     run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{run}: another training is at work in this run folder; choose another with -e") from None
+    with locked(run):
         if not resume:
             refuse_existing(run)
         (run / "ckpt").mkdir(exist_ok=True)

@@ -17,6 +17,7 @@ from vaes.errors import Stopped, UserError
 from vaes.objectives import Noise, Objective
 from vaes.train import checkpoint
 from vaes.train.folder import open_run
+from vaes.train.processes import join
 from vaes.train.randomness import Use, normal
 from vaes.train.record import Clock, Record, Silent
 from vaes.train.settings import Settings
@@ -82,6 +83,7 @@ class _Training:
     ) -> None:
         self.settings, self.weighting, self.folder = settings, weighting, run
         self.seed, self.flip, self.config = seed, flip, config
+        join()
         self.accelerator = Accelerator(mixed_precision=PRECISIONS[settings.precision])
         device = self.accelerator.device
         self.objective = objective.to(device)
@@ -151,7 +153,7 @@ class _Training:
         # Drawn for the whole batch, so that any number of processes meets the same numbers.
         mine = slice(self.batches.start, self.batches.start + self.batches.size)
         batch, d, device = self.settings.batch_size, self.model.z_dim, self.accelerator.device
-        posterior = normal((1, batch, d), self.seed, Use.POSTERIOR, step, device)
+        posterior = normal((self.objective.bound.samples, batch, d), self.seed, Use.POSTERIOR, step, device)
         return Noise(posterior[:, mine], normal((batch, d), self.seed, Use.PRIOR, step, device)[mine])
 
     def _gradients_meet(self, last: bool) -> Any:

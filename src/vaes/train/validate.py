@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vaes.data import ImageSet, to_float
-from vaes.objectives import Noise, Objective
+from vaes.objectives import Objective
 from vaes.train.randomness import Use, normal
 
 __all__ = ["Estimate", "validate"]
@@ -33,9 +33,9 @@ def validate(
     """``elbo``, ``distortion``, ``rate`` and ``mse`` over all images, in evaluation mode, and the ``loss`` and terms
     that training reports.
 
-    Nats per image, but for ``mse``, which is per pixel on the model's value range and taken at the central code. One
-    sample of q(z|x) per image, seeded; the standard error is over images. ``loss`` and terms are means over batches,
-    and have none.
+    Nats per image, but for ``mse``, which is per pixel on the model's value range and taken at the central code. As
+    many samples of q(z|x) per image as the bound takes, seeded; the standard error is over images. ``loss`` and terms
+    are means over batches, and have none.
     """
     model, training = objective.model, objective.training
     device = next(model.parameters()).device
@@ -44,13 +44,15 @@ def validate(
     for batch, start in enumerate(range(0, len(images), batch_size)):
         stop = min(start + batch_size, len(images))
         x = to_float(images.read(torch.arange(start, stop)), model.value_range).to(device)
-        noise = normal((2, stop - start, model.z_dim), seed, Use.VALIDATION, batch).to(device)
-        trace = model(x, noise[:1])
-        found = {"distortion": -trace.log_px[0], "mse": (model.reconstruct(x) - x).square().flatten(1).mean(1)}
+        samples = objective.bound.samples
+        noise = normal((samples + 1, stop - start, model.z_dim), seed, Use.VALIDATION, batch).to(device)
+        trace = model(x, noise[:samples])
+        centre = model.reconstruct(x) if trace.mean is None else model.decode(trace.mean)
+        found = {"distortion": -trace.log_px.mean(0), "mse": (centre - x).square().flatten(1).mean(1)}
         if trace.rate is not None:
             found |= {"rate": trace.rate, "elbo": -found["distortion"] - trace.rate}
         if stop - start > 1:  # terms compare images
-            out = objective(x, Noise(noise[:1], noise[1]), weights)
+            out = objective.score(trace, noise[samples], weights)
             found |= {name: value.expand(len(x)) for name, value in out.items() if name not in found}
         for name, value in found.items():
             columns.setdefault(name, []).append(value.double().cpu())

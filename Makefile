@@ -1,0 +1,43 @@
+# make demo: a trained VAE, pictures and numbers, from nothing.   make test: everything that CI runs.
+PYTHON ?= python3.11
+BIN := .venv/bin
+DEMO := runs/demo
+STAMP := .venv/.installed
+
+.PHONY: demo test lint install
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(DEMO)/metrics.json
+	$(BIN)/vaes sample $(DEMO) --mode sample --n_samples 64
+	$(BIN)/vaes sample $(DEMO) --mode reconstruct --n_samples 32
+	$(BIN)/vaes sample $(DEMO) --mode visualize_latent
+	$(BIN)/vaes sample $(DEMO) --mode traverse
+	@echo
+	@cat $(DEMO)/metrics.txt
+	@echo
+	@echo "pictures: $(DEMO)/pictures/*-sheet.png"
+	@echo "weights:  $(DEMO)/ckpt/*/model.safetensors"
+	@echo "curves:   $(BIN)/tensorboard --logdir $(DEMO)"
+	@echo "next:     $(BIN)/vaes sample $(DEMO) --mode interpolate --between test"
+	@echo "          $(BIN)/vaes train -c configs/vae-digits.yaml -e runs/beta --objective.beta 4"
+	@echo "          $(BIN)/vaes train --data.kind folder --data.root YOUR/PICTURES --data.image_size 64"
+
+# A demo that was cut off goes on; a finished one is kept.
+$(DEMO)/metrics.json: | $(STAMP)
+	if test -d $(DEMO)/ckpt && ls $(DEMO)/ckpt/step* >/dev/null 2>&1; then $(BIN)/vaes train -e $(DEMO) --resume latest; \
+	else rm -f $(DEMO)/.lock; $(BIN)/vaes train -c configs/vae-digits.yaml -e $(DEMO); fi
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n 2

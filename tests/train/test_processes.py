@@ -1,0 +1,134 @@
+"""Real processes: two of them at once, and one that is killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaes.train import checkpoint
+
+BIN = Path(sys.executable).parent
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+TINY = [
+    "--data.image_size=8",
+    "--train.batch_size=8",
+    "--train.print_freq=2",
+    "--train.eval_freq=4",
+    "--train.sample_freq=4",
+]
+
+
+def command(run: Path, *options: str) -> list[str]:
+    return [str(BIN / "vaes"), "train", "-e", str(run), *TINY, "--model.network.dim=4", *options]
+
+
+def finish(arguments: list[str], cwd: Path, status: int = 0) -> str:
+    done = subprocess.run(arguments, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stderr
+    return done.stderr
+
+
+def test_two_processes_equal_one_on_the_same_global_batch(tmp_path: Path) -> None:
+    # Without batch statistics; with them each process normalises by its own share.
+    options = ["--model.network.norm=none", "--train.n_steps=6", "--train.accumulate=2"]
+    finish(command(tmp_path / "one", *options), tmp_path)
+    torchrun = [str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", str(random.randint(20_000, 40_000))]
+    finish([*torchrun, "-m", "vaes", *command(tmp_path / "two", *options)[1:]], tmp_path)
+    one, two = (checkpoint.read(checkpoint.newest_folder(tmp_path / name)) for name in ("one", "two"))
+    for name in one.weights:
+        torch.testing.assert_close(one.weights[name], two.weights[name], rtol=1e-4, atol=1e-6)
+    lines = [
+        [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in ("one", "two")
+    ]
+    assert len(lines[0]) == len(lines[1]) > 0
+    for a, b in zip(*lines, strict=True):
+        assert a.keys() == b.keys()
+        assert all(a[key] == (pytest.approx(b[key], rel=1e-4, abs=1e-5) if key != "split" else b[key]) for key in a)
+
+
+def outcome(run: Path) -> dict[str, object]:
+    last = checkpoint.checkpoints(run)[0]
+    names = (checkpoint.MODEL, checkpoint.TRAINING, checkpoint.STATE)
+    return {
+        "step": last.name,
+        "files": {name: (last / name).read_bytes() for name in names},
+        "lines": (run / "metrics.jsonl").read_text(),
+        "metrics": (run / "metrics.json").read_text(),
+        "pictures": {path.name: path.read_bytes() for path in (run / "samples").glob("step*.png")},
+    }
+
+
+def started(run: Path, arguments: list[str], cwd: Path) -> "subprocess.Popen[str]":
+    """A training that has written its first checkpoint since it was started."""
+    before = checkpoint.checkpoints(run)[:1]
+    process = subprocess.Popen(arguments, cwd=cwd, env=ENV, stderr=subprocess.PIPE, text=True)
+    for _ in range(3000):
+        if checkpoint.checkpoints(run)[:1] != before or process.poll() is not None:
+            return process
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError("no checkpoint within a minute")
+
+
+LONG = [
+    "--train.n_steps=400",
+    "--train.save_freq=3",
+    "--train.print_freq=2",
+    "--train.eval_freq=50",
+    "--train.sample_freq=100",
+]
+
+
+@pytest.mark.parametrize("method", ["vae", "mmd_vae", "ae"])
+def test_a_training_killed_at_random_moments_ends_as_one_never_killed(tmp_path: Path, method: str) -> None:
+    options = [*LONG, f"--method={method}", "--data.flip=true"]
+    finish(command(tmp_path / "whole", *options), tmp_path)
+    run, dice = tmp_path / "killed", random.Random(method)
+    kills = 0
+    for attempt in range(2):
+        arguments = (
+            command(run, *options)
+            if attempt == 0
+            else [str(BIN / "vaes"), "train", "-e", str(run), "--resume", "latest"]
+        )
+        process = started(run, arguments, tmp_path)
+        time.sleep(dice.uniform(0, 0.6))
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+    assert kills, "every attempt had ended before it could be killed"
+    finish([str(BIN / "vaes"), "train", "-e", str(run), "--resume", "latest"], tmp_path)
+    assert outcome(run) == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_says_how_to_go_on_and_exits_as_it_should(tmp_path: Path, number: int, status: int) -> None:
+    run = tmp_path / "run"
+    process = started(run, command(run, "--train.n_steps=100000", "--train.save_freq=5"), tmp_path)
+    asked = time.monotonic()
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == status, error
+    assert time.monotonic() - asked < 10
+    assert "--resume latest" in error
+    assert "Traceback" not in error
+    step = checkpoint.read(checkpoint.newest_folder(run)).step
+    assert f"stopped after step {step}" in error
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = started(run, command(run, "--train.n_steps=100000", "--train.save_freq=5"), tmp_path)
+    try:
+        again = [str(BIN / "vaes"), "train", "-e", str(run), "--resume", "latest"]
+        assert "another training is at work" in finish(again, tmp_path, status=2)
+    finally:
+        process.kill()
+        process.communicate()
