@@ -1,0 +1,56 @@
+"""Numbers one can trust: pure functions of arrays, for any encoder and decoder of anybody.
+
+Every metric is a :class:`Metric` that says what was computed, from how many rows, with which seed and error; one that
+has no meaning on its inputs raises :class:`NotApplicable` with the reason.
+"""
+
+from vaes.evaluate.disentanglement import (
+    beta_vae_score,
+    dci,
+    disentanglement_metrics,
+    explicitness,
+    factor_vae_score,
+    irs,
+    mig_chen,
+    mig_locatello,
+    modularity,
+    sap,
+)
+from vaes.evaluate.generation import fid, kid, memorisation, precision_recall
+from vaes.evaluate.latent import active_units, aggregate_mmd, kl_per_dimension, log_det_covariance, rate_split
+from vaes.evaluate.probes import auroc, knn_probe, linear_probe
+from vaes.evaluate.reconstruction import mse, psnr, reconstruction_metrics, ssim
+from vaes.evaluate.record import Metric, NotApplicable, Skipped, attempt
+
+__all__ = [
+    "Metric",
+    "NotApplicable",
+    "Skipped",
+    "active_units",
+    "aggregate_mmd",
+    "attempt",
+    "auroc",
+    "beta_vae_score",
+    "dci",
+    "disentanglement_metrics",
+    "explicitness",
+    "factor_vae_score",
+    "fid",
+    "irs",
+    "kid",
+    "kl_per_dimension",
+    "knn_probe",
+    "linear_probe",
+    "log_det_covariance",
+    "memorisation",
+    "mig_chen",
+    "mig_locatello",
+    "modularity",
+    "mse",
+    "precision_recall",
+    "psnr",
+    "rate_split",
+    "reconstruction_metrics",
+    "sap",
+    "ssim",
+]

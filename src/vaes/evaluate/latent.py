@@ -1,0 +1,272 @@
+"""Collapse and coverage of the latent space: what each dimension carries, how the aggregate posterior meets the prior.
+
+Posteriors are Gaussians, given by means and log-variances (N, D), one row per image; the aggregate posterior is their
+mixture ``q(z) = (1/N) sum_n q(z | x_n)``, and the prior is N(0, I). Nats throughout.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaes.evaluate.record import (
+    Array,
+    Metric,
+    NotApplicable,
+    float_tensor,
+    jackknife_stderr,
+    mean_metric,
+    same_length,
+)
+from vaes.functional import LOG_2PI, Kernel, gaussian_kernel, kl_normal, log_normal
+
+__all__ = [
+    "AggregateDensity",
+    "active_units",
+    "aggregate_log_density",
+    "aggregate_mmd",
+    "draw_codes",
+    "gaussian_posteriors",
+    "kl_per_dimension",
+    "log_det_covariance",
+    "rate_split",
+]
+
+CHUNK = 8_000_000  # densities held at once, 64 MB
+GROUPS = 20  # of rows, for the jackknife
+
+
+def gaussian_posteriors(mean: Array, logvar: Array, min_rows: int = 1) -> tuple[Tensor, Tensor]:
+    """Check means and log-variances (N, D) of Gaussian posteriors; float64.
+
+    Raises:
+        NotApplicable: not finite, not flat, or too few.
+        UserError: of different lengths.
+    """
+    same_length(mean=mean, logvar=logvar)
+    mu, lv = float_tensor(mean, "means", min_rows), float_tensor(logvar, "log-variances", min_rows)
+    if mu.shape != lv.shape:
+        raise NotApplicable(f"means are {tuple(mu.shape)} and log-variances {tuple(lv.shape)}: they must be alike")
+    if lv.abs().max() > 700:
+        raise NotApplicable(f"log-variances reach {float(lv.abs().max()):.3g} in size: exp of that is no number")
+    return mu, lv
+
+
+def draw_codes(mean: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
+    """One code (N, D) from each posterior."""
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)  # on the CPU: the same draws on any device
+    return mean + torch.exp(0.5 * logvar) * noise.to(mean.device)
+
+
+class AggregateDensity(NamedTuple):
+    """Log-densities of S codes under the aggregate posterior, nats."""
+
+    joint: Tensor  # (S,) log q(z)
+    marginals: Tensor  # (S, D) log q(z_j)
+
+
+def aggregate_log_density(z: Tensor, mean: Tensor, logvar: Tensor) -> AggregateDensity:
+    """``log (1/N) sum_n q(z | x_n)`` of codes z (S, D), jointly and per dimension, in memory that does not grow with S.
+
+    ``log q(z_j | x_n)`` is a quadratic in z_j, so a batch of codes costs one matrix product of (S, 3) by (3, N) for
+    each dimension; float64 and centring keep its cancellation far below the Monte Carlo error.
+    """
+    centre = mean.mean(0)
+    mu, precision = (mean - centre).T, torch.exp(-logvar).T  # (D, N)
+    coefficients = torch.stack(
+        [-0.5 * precision, precision * mu, -0.5 * (precision * mu.square() + logvar.T + LOG_2PI)], 1
+    )
+    joint, marginals = [], []
+    for part in (z - centre).split(max(1, CHUNK // mean.numel())):
+        powers = torch.stack([part.square(), part, torch.ones_like(part)], -1).transpose(0, 1)  # (D, s, 3)
+        log_density = powers @ coefficients  # (D, s, N)
+        joint.append(_log_mean_exp(log_density.sum(0)))
+        marginals.append(_log_mean_exp(log_density).T)
+    return AggregateDensity(torch.cat(joint), torch.cat(marginals))
+
+
+def _log_mean_exp(x: Tensor) -> Tensor:
+    """``log mean exp`` over the last dimension, to about 1e-6 nats."""
+    peak = x.amax(-1, keepdim=True)
+    # Less the peak, float32 holds all that counts and exponentiates several times as fast; denormals would be slow.
+    terms = (x - peak).float().clamp_min_(-80).exp_().mean(-1)
+    return peak[..., 0] + terms.to(x.dtype).log()
+
+
+def active_units(mean: Array, *, threshold: float = 0.01) -> Metric:
+    """Number of dimensions whose mean moves with the image: ``Var_x(E[z_j | x]) > threshold``.
+
+    Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519.
+
+    Args:
+        mean: (N, D).
+        threshold: on the variance.
+
+    Raises:
+        NotApplicable: the means are not finite, not flat, or fewer than 2.
+    """
+    mu = float_tensor(mean, "means", min_rows=2)
+    return Metric(
+        "active_units",
+        float((mu.var(0) > threshold).sum()),
+        len(mu),
+        f"number of dimensions with Var_x(E[z|x]) > {threshold:g}; Burda et al. 2016 (1509.00519)",
+    )
+
+
+def kl_per_dimension(mean: Array, logvar: Array) -> list[Metric]:
+    """The rate of each dimension, ``E_x KL(q(z_j | x) || N(0, 1))``, nats; a collapsed one is near 0. D metrics.
+
+    Args:
+        mean: (N, D).
+        logvar: (N, D).
+
+    Raises:
+        NotApplicable: see :func:`gaussian_posteriors`.
+    """
+    kl = kl_normal(*gaussian_posteriors(mean, logvar)).cpu()
+    definition = "mean over images of KL(q(z_j|x) || N(0, 1)), nats; closed form (Kingma & Welling 2013, appendix B)"
+    return [mean_metric(f"kl_dim_{j}", column, definition) for j, column in enumerate(kl.T)]
+
+
+def log_det_covariance(mean: Array, logvar: Array | None = None) -> Metric:
+    """``log det Cov(q(z))``: 0 where the aggregate posterior has the prior's volume, above where it is too wide.
+
+    ``Cov(q(z)) = Cov_x(E[z | x]) + E_x[Var(z | x)]``, the covariance of the mixture in closed form, where the paper
+    takes that of samples. Without ``logvar``, that of the rows given (a deterministic encoder's codes, or samples). The
+    standard error is a jackknife over 20 groups of rows.
+
+    Zhao, Song & Ermon, InfoVAE, 2017, https://arxiv.org/abs/1706.02262.
+
+    Args:
+        mean: (N, D).
+        logvar: (N, D).
+
+    Raises:
+        NotApplicable: see :func:`gaussian_posteriors`; or too few rows, or a singular covariance.
+    """
+    mu = float_tensor(mean, "codes")
+    needed = 2 * max(mu.shape[1] + 1, GROUPS)
+    if len(mu) < needed:
+        raise NotApplicable(
+            f"{len(mu)} rows are too few for a covariance in {mu.shape[1]} dimensions: {needed} are needed"
+        )
+    spread = torch.zeros_like(mu) if logvar is None else torch.exp(gaussian_posteriors(mean, logvar)[1])
+    group = torch.randperm(len(mu), generator=torch.Generator().manual_seed(0)).to(mu.device) % GROUPS
+    value = _log_det(mu, spread)
+    left_out = [_log_det(mu[group != g], spread[group != g]) for g in range(GROUPS)]
+    what = "Cov(E[z|x]) + E[Var(z|x)]" if logvar is not None else "the rows' covariance"
+    return Metric(
+        "log_det_covariance",
+        value,
+        len(mu),
+        f"log det of {what}, nats (prior: 0); Zhao et al. 2017 (1706.02262)",
+        stderr=jackknife_stderr(torch.tensor(left_out)),
+    )
+
+
+def _log_det(mean: Tensor, variance: Tensor) -> float:
+    covariance = torch.atleast_2d(torch.cov(mean.T)) + torch.diag(variance.mean(0))
+    eigenvalues = torch.linalg.eigvalsh(covariance)
+    if eigenvalues[0] <= eigenvalues[-1] * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps:
+        raise NotApplicable("the covariance of the codes is singular (a dimension is constant, or a copy of others)")
+    return float(eigenvalues.log().sum())
+
+
+def rate_split(mean: Array, logvar: Array, *, n_samples: int = 2_000, seed: int = 0) -> tuple[Metric, ...]:
+    """The rate as mutual information + total correlation + dimension-wise KL, and the rate itself; nats, four metrics.
+
+    ``E KL(q(z|x) || p(z)) = E log q(z|x)/q(z) + E log q(z)/prod_j q(z_j) + sum_j E log q(z_j)/p(z_j)``, each over one
+    code from each of at most ``n_samples`` of the images, with q(z) the mixture of all N given. The three add up
+    exactly to ``rate_sampled``, which estimates the mean rate. Mutual information is that with the index of the image
+    among the N, so at most log N: where it is near that, N is too small to tell it, and total correlation is then wrong
+    by as much. The standard errors are those of the draws, the N posteriors held fixed.
+
+    Hoffman & Johnson, ELBO surgery, 2016; Chen et al., Isolating Sources of Disentanglement in Variational
+    Autoencoders, 2018, https://arxiv.org/abs/1802.04942, equation 2.
+
+    Args:
+        mean: (N, D).
+        logvar: (N, D).
+        n_samples: draws; N x n_samples x D densities are computed, a few million at a time.
+        seed: of the draws.
+
+    Raises:
+        NotApplicable: see :func:`gaussian_posteriors`.
+    """
+    mu, lv = gaussian_posteriors(mean, logvar, min_rows=2)
+    generator = torch.Generator().manual_seed(seed)
+    z = draw_codes(mu, lv, generator)
+    rows = torch.randperm(len(mu), generator=generator)[:n_samples].to(mu.device)
+    z = z[rows]
+    log_q = log_normal(z, mu[rows], lv[rows]).sum(-1)
+    log_p = log_normal(z, torch.zeros_like(z), torch.zeros_like(z)).sum(-1)
+    joint, marginals = aggregate_log_density(z, mu, lv)
+    product = marginals.sum(-1)
+    about = (
+        f"q(z) the mixture of {len(mu)} posteriors, nats; Hoffman & Johnson 2016, Chen et al. 2018 (1802.04942) eq. 2"
+    )
+    parts = {
+        "mutual_information": (log_q - joint, f"E log q(z|x)/q(z) (at most log N = {math.log(len(mu)):.2f})"),
+        "total_correlation": (joint - product, "E log q(z)/prod_j q(z_j)"),
+        "dimension_wise_kl": (product - log_p, "sum_j E log q(z_j)/p(z_j)"),
+        "rate_sampled": (log_q - log_p, "E log q(z|x)/p(z) on the same draws, the sum of the three parts"),
+    }
+    return tuple(
+        mean_metric(name, values.cpu(), f"{what}, {about}", seed=seed) for name, (values, what) in parts.items()
+    )
+
+
+def aggregate_mmd(
+    codes: Array, *, kernel: Kernel | None = None, n_max: int = 2_000, n_permutations: int = 1_000, seed: int = 0
+) -> tuple[Metric, Metric]:
+    """Squared MMD between codes and as many draws from N(0, I), and the p-value of a permutation test that they agree.
+
+    The unbiased U-statistic, negative by chance where the two agree. The p-value is the share of random relabellings of
+    the pooled sample, the true one among them, with as large a statistic; it falls with N however small the mismatch.
+    At most ``n_max`` codes are used, at random, since the kernel matrix is (2 n)^2. The default kernel, ``exp(-|x -
+    y|^2 / 2 D)``, is scaled to the prior, not to the codes, so numbers of different models compare.
+
+    Gretton et al., A Kernel Two-Sample Test, JMLR 2012, equation 3 and section 5; Phipson & Smyth, Permutation P-values
+    Should Never Be Zero, 2010.
+
+    Args:
+        codes: (N, D) drawn from the aggregate posterior: one sample of q(z|x) for each image.
+        kernel: (N, D), (M, D) -> (N, M).
+        n_max: codes used.
+        n_permutations: relabellings.
+        seed: of the choice of codes, the prior's draws and the relabellings.
+
+    Raises:
+        NotApplicable: the codes are not finite, not flat, or fewer than 20.
+    """
+    z = float_tensor(codes, "codes", min_rows=20).cpu()
+    generator = torch.Generator().manual_seed(seed)
+    z = z[torch.randperm(len(z), generator=generator)[:n_max]]
+    n, d = z.shape
+    pooled = torch.cat([z, torch.randn(z.shape, generator=generator, dtype=z.dtype)])
+    k = kernel or gaussian_kernel(2.0 * d)
+    # The kernels take differences explicitly, (rows, 2n, D) at a time.
+    gram = torch.cat([k(part, pooled) for part in pooled.split(max(1, CHUNK // pooled.numel()))])
+    gram.fill_diagonal_(0)
+    # With s = +1 for codes and -1 for the prior, s' K s holds both within-sums less twice the cross-sum.
+    sign = torch.ones(2 * n, dtype=z.dtype)
+    sign[n:] = -1
+    relabelled = [sign[torch.randperm(2 * n, generator=generator)] for _ in range(n_permutations)]
+    signs = torch.stack([sign, *relabelled], 1)
+    quadratic = (signs * (gram @ signs)).sum(0)
+    within = (quadratic + gram.sum()) / 2  # sums of K within the two groups, off the diagonal
+    cross = gram.sum() - within  # both triangles
+    statistic = within / (n * (n - 1)) - cross / n**2
+    as_large = int((statistic[1:] >= statistic[0]).sum()) + 1
+    p = as_large / (n_permutations + 1)
+    error = math.sqrt(p * (1 - p) / (n_permutations + 1))
+    name = "exp(-|x-y|^2 / 2D)" if kernel is None else "of the caller's"
+    about = f"{n} codes against as many draws from N(0, I), kernel {name}; Gretton et al. 2012"
+    return (
+        Metric("aggregate_mmd2", float(statistic[0]), n, f"unbiased MMD^2, {about} eq. 3", seed=seed),
+        Metric(
+            "aggregate_mmd_p", p, n, f"p-value over {n_permutations} permutations, {about}", stderr=error, seed=seed
+        ),
+    )
