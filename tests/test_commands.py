@@ -167,7 +167,7 @@ def write_image(path: Path, size: tuple[int, int] = (8, 8)) -> None:
 
 def test_an_unknown_folder_of_images_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(60):
-        Image.effect_noise((13, 9), 80).convert("RGB").save((tmp_path / f"{i}.jpg"))
+        Image.effect_noise((13, 9), 80).convert("RGB").save(tmp_path / f"{i}.jpg")
     status, error = said(
         "train", "-e", tmp_path / "run", "--data.kind", "folder", "--data.root", tmp_path, "--model.network.dim=4",
         "--train.n_steps=2", "--train.batch_size=8", capsys=capsys,

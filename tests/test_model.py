@@ -16,9 +16,11 @@ SIGMA = 0.7
 
 
 def linear_gaussian(scale_up: float = 0.0) -> tuple[VAE, torch.Tensor, torch.Tensor]:
-    """Probabilistic PCA with orthogonal loadings, so that the exact posterior is a diagonal Gaussian; its encoder is exact.
+    """Probabilistic PCA with orthogonal loadings, so that the exact posterior is a diagonal Gaussian; its encoder is
+    exact.
 
-    x = W z + m + sigma e  =>  p(x) = N(m, W W' + sigma^2 I),  p(z|x) = N(M^-1 W'(x - m), sigma^2 M^-1),  M = W'W + sigma^2 I.
+    x = W z + m + sigma e  =>  p(x) = N(m, W W' + sigma^2 I),  p(z|x) = N(M^-1 W'(x - m), sigma^2 M^-1),
+    with M = W'W + sigma^2 I.
     """
     w = torch.linalg.qr(randn(6, 2))[0] * torch.tensor([2.0, 0.5], dtype=torch.float64)
     m = randn(6, seed=3)

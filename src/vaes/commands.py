@@ -130,6 +130,8 @@ def _find_start(resume: str | None, exp_dir: Path | None) -> checkpoint.Checkpoi
         with locked(exp_dir):
             return checkpoint.read(checkpoint.newest_folder(exp_dir))
     folder = find_weights(Path(resume)).parent
+    if exp_dir is not None and exp_dir.resolve() != folder.resolve().parent.parent:
+        refuse_existing(exp_dir)
     return checkpoint.read(folder)
 
 

@@ -63,10 +63,17 @@ def checksum(path: Path) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write tensors as safetensors; a name, a shape and numbers, nothing that could run."""
+    """Write tensors as safetensors; a name, a shape and numbers, nothing that could run.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written or is gone.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One key: safetensors writes several in an order that changes from process to process.
-    safetensors.torch.save_file(plain, path, metadata={"vaes": json.dumps(dict(metadata or {}))})
+    try:
+        safetensors.torch.save_file(plain, path, metadata={"vaes": json.dumps(dict(metadata or {}))})
+    except safetensors.SafetensorError as error:  # which hides the OSError in its text
+        raise UserError(f"{path}: cannot be written ({error}); what was written before is whole") from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -43,7 +43,7 @@ def test_origin_parity_of_the_vae_loss() -> None:
 
 
 def test_origin_parity_of_the_mmd_vae_loss() -> None:
-    """The origin adds (alpha + lambda - 1) * V-statistic with exp(-|x - y|^2 / d^2) to that, the KL weighed by 1 - alpha."""
+    """The origin adds (alpha + lambda - 1) * V-statistic of exp(-|x - y|^2 / d^2); the KL has weight 1 - alpha."""
     model, x, eps = small_vae().double(), randn(4, *SHAPE).tanh(), noise(1, 4, 3)
     alpha, lambda_ = 0.3, 2.0
     latent = model.encode(x, eps.posterior)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -132,3 +133,34 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def limited(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_disk_that_fills_up_is_a_sentence_and_the_last_checkpoint_stands(tmp_path: Path) -> None:
+    # A limit on the size of files stands for the full disk: writing beyond it fails in the same place.
+    run = tmp_path / "run"
+    finish(command(run, "--train.n_steps=4", "--train.save_freq=2"), tmp_path)
+    before = {path.name: (path / checkpoint.MODEL).read_bytes() for path in checkpoint.checkpoints(run)}
+    again = [str(BIN / "vaes"), "train", "-e", str(run), "--resume", "latest", "--train.n_steps=8"]
+    done = subprocess.run(
+        again, cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=300, preexec_fn=lambda: limited(20_000)
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+    assert {path.name: (path / checkpoint.MODEL).read_bytes() for path in checkpoint.checkpoints(run)} == before
+    finish(again, tmp_path)
+    assert checkpoint.read(checkpoint.newest_folder(run)).step == 8
+
+
+def test_a_folder_that_vanishes_is_a_sentence(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = started(run, command(run, "--train.n_steps=100000", "--train.save_freq=5"), tmp_path)
+    run.rename(tmp_path / "elsewhere")
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 2, error
+    assert "Traceback" not in error
+    assert checkpoint.newest_folder(tmp_path / "elsewhere")

@@ -38,7 +38,7 @@ def fit(
     weighting: Weighting,
     splits: Splits,
     settings: Settings,
-    run: Path,
+    run: Path | str,
     *,
     seed: int = 0,
     flip: bool = False,
@@ -65,7 +65,7 @@ def fit(
         UserError: a batch that does not divide, a run folder that exists, a loss that is no number.
         Stopped: SIGTERM or Ctrl-C came; the training was saved first.
     """
-    return _Training(objective, weighting, splits, settings, run, seed, flip, config, resume).run()
+    return _Training(objective, weighting, splits, settings, Path(run), seed, flip, config, resume).run()
 
 
 class _Training:

@@ -22,5 +22,7 @@ def join() -> PartialState:
     state = PartialState(cpu=cpu)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != world:
-        raise UserError(f"WORLD_SIZE: {world} processes were started but {state.num_processes} joined; check the launcher")
+        raise UserError(
+            f"WORLD_SIZE: {world} processes were started but {state.num_processes} joined; check the launcher"
+        )
     return state

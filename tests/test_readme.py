@@ -1,0 +1,27 @@
+"""The README's snippets run, and what it links to is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vaes.cli import main
+
+
+def test_the_python_snippets_run(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-e", "runs/demo", "--model.network.dim=4", "--train.n_steps=2"]) == 0
+    snippets = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(snippets) == 2
+    names: dict[str, object] = {}
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), names)
+    assert tuple(names["path"].shape) == (4, 10, 1, 16, 16)  # type: ignore[attr-defined]
+    assert (tmp_path / "runs/mine/metrics.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(repo: Path, name: str) -> None:
+    for link in re.findall(r"\]\(([^)#]+)", (repo / name).read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (repo / link).exists(), link
