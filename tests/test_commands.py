@@ -215,7 +215,7 @@ def bad_commands(work: Path, tmp: Path) -> dict[str, tuple[list[object], str]]:
         "run exists": (["train", "-e", a, *TINY], "this run folder exists"),
         "resume nothing": (["train", "-e", tmp / "new", "--resume", "latest"], "is no run folder"),
         "resume other": (["train", "-e", a, "--resume", "latest", "--model.z_dim", 5], "model.z_dim is 5"),
-        "decoder range": ([*train, "--model.value_range=[-1.0, 1.0]"], "the Bernoulli likelihood needs pixels in (0, 1)"),
+        "decoder range": ([*train, "--model.value_range=[-1.0, 1.0]"], "likelihood needs pixels in (0, 1)"),
         "ambiguous": (["sample", a, "--weights", weights], "give one of RUN and --weights"),
         "no weights": (["sample", tmp / "nothing"], "nothing: does not exist"),
         "torn weights": (["sample", tmp / "torn.safetensors"], "not a whole safetensors file"),

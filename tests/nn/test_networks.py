@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from vaes.nn import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, output_range
+from vaes.nn.conv import _FromPixel, _ToPixel
 
 
 def test_the_conv_encoder_is_the_published_stack() -> None:
@@ -20,6 +21,15 @@ def test_the_conv_encoder_is_the_published_stack() -> None:
     assert [type(layer).__name__ for layer in encoder.heads[1]] == ["Linear", "BatchNorm1d", "LeakyReLU", "Linear"]
     weights = torch.cat([c.weight.flatten() for c in convolutions])
     assert weights.std().item() == pytest.approx(0.02, rel=0.01)
+
+
+def test_the_convolutions_to_and_from_one_pixel_are_convolutions() -> None:
+    x = torch.randn(3, 4, 5, 2, dtype=torch.float64)
+    for bias in (True, False):
+        down = _ToPixel(4, 6, (5, 2), bias=bias).double()
+        torch.testing.assert_close(down(x), nn.Conv2d.forward(down, x))
+        up = _FromPixel(6, 4, (5, 2), bias=bias).double()
+        torch.testing.assert_close(up(down(x)), nn.ConvTranspose2d.forward(up, down(x)))
 
 
 def test_the_conv_decoder_mirrors_the_encoder() -> None:

@@ -4,12 +4,16 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vaes.nn.blocks import init_normal
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
 Norm = Literal["batch", "none"]
+
+LAYOUT = torch.channels_last
+"""How weights and activations lie in memory: the same numbers, and faster convolutions on CPUs and on GPUs."""
 
 
 class Stage(NamedTuple):
@@ -66,6 +70,24 @@ def _hidden1d(features_in: int, features_out: int, norm: Norm) -> list[nn.Module
     return [linear, *([nn.BatchNorm1d(features_out)] if norm == "batch" else []), nn.LeakyReLU(0.2)]
 
 
+class _ToPixel(nn.Conv2d):
+    """A valid convolution over the whole of its input, (B, C, H, W) -> (B, C', 1, 1): one matrix product, and computed so.
+
+    The convolution routines take two to three times as long for it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d gives it
+        return F.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+
+
+class _FromPixel(nn.ConvTranspose2d):
+    """The transpose of :class:`_ToPixel`, (B, C, 1, 1) -> (B, C', H, W)."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
+        y = (input.flatten(1) @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
 class ConvEncoder(nn.Module):
     """Images (B, C, H, W) -> (B, heads * z_dim).
 
@@ -106,17 +128,18 @@ class ConvEncoder(nn.Module):
                 nn.LeakyReLU(0.2),
             ]
         features = stages[-1].channels_out
-        layers += [nn.Conv2d(features, features, stages[-1].size_out, bias=norm == "none"), *_norm2d(norm, features)]
+        layers += [_ToPixel(features, features, stages[-1].size_out, bias=norm == "none"), *_norm2d(norm, features)]
         self.trunk = nn.Sequential(*layers, nn.LeakyReLU(0.2), nn.Flatten())
         self.heads = nn.ModuleList(
             nn.Sequential(*_hidden1d(features, features, norm), nn.Linear(features, z_dim)) for _ in range(heads)
         )
         if norm == "batch":
             init_normal(self)
+        self.to(memory_format=LAYOUT)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, heads * z_dim), the heads one after the other."""
-        h = self.trunk(x)
+        h = self.trunk(x.contiguous(memory_format=LAYOUT))
         return torch.cat([head(h) for head in self.heads], dim=1)
 
 
@@ -147,7 +170,7 @@ class ConvDecoder(nn.Module):
         layers: list[nn.Module] = [
             *_hidden1d(z_dim, features, norm),
             nn.Unflatten(1, (features, 1, 1)),
-            nn.ConvTranspose2d(features, features, stages[-1].size_out, bias=bias),
+            _FromPixel(features, features, stages[-1].size_out, bias=bias),
             *_norm2d(norm, features),
             nn.LeakyReLU(0.2),
         ]
@@ -160,7 +183,8 @@ class ConvDecoder(nn.Module):
         self.net = nn.Sequential(*layers, _transposed(stages[0], channels, bias=True))
         if norm == "batch":
             init_normal(self)
+        self.to(memory_format=LAYOUT)  # type: ignore[call-overload]
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, z_dim) -> (B, C', H, W)."""
-        return self.net(z)
+        return self.net(z).contiguous()

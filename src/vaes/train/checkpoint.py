@@ -159,13 +159,16 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
     """Give an optimiser its moments back; its options stay those of the present configuration."""
-    current = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.training.items():
         kind, *rest = name.split(".")
         if kind == "optimizer":
-            state.setdefault(int(rest[0]), {})[rest[1]] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
+            index, slot = int(rest[0]), rest[1]
+            if tensor.dim():  # a moment lies in memory as its parameter does, or the optimiser rounds otherwise
+                tensor = torch.empty_like(parameters[index], dtype=tensor.dtype).copy_(tensor)
+            state.setdefault(index, {})[slot] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
