@@ -71,19 +71,20 @@ def _hidden1d(features_in: int, features_out: int, norm: Norm) -> list[nn.Module
 
 
 class _ToPixel(nn.Conv2d):
-    """A valid convolution over the whole of its input, (B, C, H, W) -> (B, C', 1, 1): one matrix product, and computed so.
+    """A valid convolution over the whole of its input, (B, C, H, W) -> (B, C', 1, 1): one matrix product, and computed
+    so.
 
     The convolution routines take two to three times as long for it.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d gives it
+    def forward(self, input: Tensor) -> Tensor:
         return F.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
 
 
 class _FromPixel(nn.ConvTranspose2d):
     """The transpose of :class:`_ToPixel`, (B, C, 1, 1) -> (B, C', H, W)."""
 
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         y = (input.flatten(1) @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
         return y if self.bias is None else y + self.bias[:, None, None]
 
