@@ -95,7 +95,7 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample") -> None:
     parser.add_argument("--weights", type=Path, help="the same as RUN")
     parser.add_argument("--mode", choices=MODES, default="sample")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--n_samples", type=int, default=64, help="pictures, pairs or rows (default: 64)")
+    parser.add_argument("--n_samples", type=int, help="pictures, pairs or rows (default: 64, 32 or 8)")
     parser.add_argument("--save_dir", type=Path, help="where to (default: pictures/ in the run folder)")
     parser.add_argument("--batch_size", type=int, default=256, help="images at a time (default: 256)")
     parser.add_argument("--n_interpolate", type=int, default=10, help="pictures on each path (default: 10)")
@@ -129,5 +129,7 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample") -> None:
         "between",
         "projection",
     )
+    if parsed.n_samples is None:
+        parsed.n_samples = {"sample": 64, "reconstruct": 32}.get(parsed.mode, 8)
     options = {name: getattr(parsed, name) for name in names}
     run_sample(where, parsed.config, parsed.mode, parsed.save_dir, options, rest)

@@ -127,6 +127,8 @@ def newest_folder(run: Path) -> Path:
         UserError: there is none.
     """
     folders = checkpoints(run)
+    if not folders:
+        raise UserError(f"{run}: no checkpoint was saved in it yet")
     for folder in folders:
         try:
             verify(folder)

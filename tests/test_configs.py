@@ -1,0 +1,50 @@
+"""Every shipped configuration trains on its data, through the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaes.cli import main
+
+SHORT = ["--train.n_steps=2", "--train.batch_size=8", "--model.network.dim=4"]
+
+
+def celeba(root: Path) -> Path:
+    """A few pictures in the layout of the aligned release."""
+    (root / "img_align_celeba").mkdir(parents=True)
+    rng, names = np.random.default_rng(0), [f"{i:06d}.jpg" for i in range(1, 31)]
+    for name in names:
+        picture = rng.integers(0, 256, (218, 178, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(root / "img_align_celeba" / name)
+    partition = [f"{name} {0 if i < 20 else 1 if i < 25 else 2}\n" for i, name in enumerate(names)]
+    (root / "list_eval_partition.txt").write_text("".join(partition))
+    rows = "".join(f"{name} {1 if i % 2 else -1} 1\n" for i, name in enumerate(names))
+    (root / "list_attr_celeba.txt").write_text(f"{len(names)}\nSmiling Young\n{rows}")
+    return root
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vae-digits", "vae-mnist", "mmd-vae-mnist", "vae-celeba", "beta-vae-celeba", "vae-faces", "beta-vae-sprites"],
+)
+def test_a_shipped_configuration_trains(
+    name: str, repo: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = []
+    if "mnist" in name:
+        options = [f"--data.root={request.getfixturevalue('shared_data') / 'mnist'}"]
+    elif "faces" in name:
+        options = [f"--data.root={request.getfixturevalue('shared_data') / 'faces' / 'faces.zip'}"]
+    elif "celeba" in name:
+        options = [f"--data.root={celeba(tmp_path / 'celeba')}"]
+    elif "sprites" in name:
+        options = ["--data.n_valid=50", "--data.n_test=50"]
+    arguments = ["train", "-c", str(repo / "configs" / f"{name}.yaml"), "-e", str(tmp_path / "run"), *options, *SHORT]
+    assert main(arguments) == 0, capsys.readouterr().err
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert found["step"] == 2
+    expected = {"mnist": 10_000, "faces": 1_316, "digits": 297, "celeba": 5, "sprites": 50}
+    assert found["test"]["elbo"]["n"] == next(n for data, n in expected.items() if data in name)
