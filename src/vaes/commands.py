@@ -88,8 +88,7 @@ def table(metrics: dict[str, Any]) -> str:
     lines = [f"test numbers after step {metrics['step']:,} (mean over images ± standard error)"]
     for name, found in metrics["test"].items():
         error = f" ± {found['stderr']:.3g}" if found["stderr"] is not None else ""
-        unit = "per pixel" if name == "mse" else "nats per image"
-        lines.append(f"  {name:<12} {found['value']:>12.5g}{error:<10}  {unit}")
+        lines.append(f"  {name:<12} {found['value']:>12.5g}{error:<10}  {found['unit']}".rstrip())
     return "\n".join(lines)
 
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from vaes.functional import log_mean_exp
 from vaes.model import Trace
 
-__all__ = ["ELBO", "Bound", "Reconstruction"]
+__all__ = ["ELBO", "IWAE", "Bound", "Reconstruction"]
 
 
 class Bound(abc.ABC):
@@ -31,10 +32,16 @@ class ELBO(Bound):
 
     Kingma & Welling, Auto-Encoding Variational Bayes, 2013, https://arxiv.org/abs/1312.6114, equation 3.
     Higgins et al., beta-VAE, 2017, https://openreview.net/forum?id=Sy2fzU9gl, equation 4.
+
+    Args:
+        samples: of q(z|x) for each image; the distortion is their mean.
     """
 
     needs = frozenset({"rate"})
     weights = frozenset({"rate"})
+
+    def __init__(self, *, samples: int = 1) -> None:
+        self.samples = _at_least_one(samples)
 
     def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:
         """(B,), in nats."""
@@ -51,3 +58,34 @@ class Reconstruction(Bound):
     def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:
         """(B,), in nats."""
         return -trace.log_px.mean(0)
+
+
+class IWAE(Bound):
+    """The negative importance-weighted bound ``-log (1/K) sum_k p(x, z_k) / q(z_k|x)``, z_k drawn from q(z|x).
+
+    At K = 1 the ELBO with its rate by Monte Carlo; tighter the larger K. Its gradient weighs the samples by their share
+    of the sum.
+
+    Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519, equations 8
+    and 13.
+
+    Args:
+        samples: K.
+    """
+
+    needs = frozenset({"log_q"})
+    weights: frozenset[str] = frozenset()
+
+    def __init__(self, *, samples: int = 5) -> None:
+        self.samples = _at_least_one(samples)
+
+    def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:
+        """(B,), in nats."""
+        assert trace.log_q is not None
+        return -log_mean_exp(trace.log_px + trace.log_pz - trace.log_q, 0)
+
+
+def _at_least_one(samples: int) -> int:
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    return samples

@@ -17,6 +17,8 @@ class Term(nn.Module, abc.ABC):
 
     needs: frozenset[str]
     """Fields of the trace that must not be None."""
+    unit: str = "nats per image"
+    """Of its unweighted value; empty where it has none."""
 
     @abc.abstractmethod
     def forward(self, trace: Trace, prior_z: Tensor) -> Tensor:
@@ -41,6 +43,7 @@ class MMD(Term):
     """
 
     needs: frozenset[str] = frozenset()
+    unit = ""
 
     def __init__(self, *, kernel: Literal["median", "imq", "mean_scaled"] = "median", biased: bool = False) -> None:
         super().__init__()

@@ -113,7 +113,7 @@ class _Training:
     def run(self) -> dict[str, Any]:
         main = self.accelerator.is_main_process
         with open_run(self.folder, self.config, resume=self.within) if main else contextlib.nullcontext():
-            self.record = Record(self.folder, self.start, self.settings.n_steps) if main else Silent()
+            self.record: Record | Silent = Record(self.folder, self.start, self.settings.n_steps) if main else Silent()
             try:
                 self.record.say(self._introduction())
                 with Stop() as stop:
@@ -274,8 +274,10 @@ class _Training:
                 split: validate(self.objective, images, weights, seed=self.seed)
                 for split, images in (("valid", self.splits.valid), ("test", self.splits.test))
             }
-        metrics = {"step": done, "units": "nats per image; mse per pixel", "seed": self.seed} | {
-            split: {name: _plain(e) for name, e in estimates.items()} for split, estimates in found.items()
+        units = {"mse": "per pixel"} | {name: str(term.unit) for name, term in self.objective.terms.items()}
+        metrics = {"step": done, "seed": self.seed} | {
+            split: {name: _plain(e, units.get(name, "nats per image")) for name, e in estimates.items()}
+            for split, estimates in found.items()
         }
         if self.accelerator.is_main_process:
             text = json.dumps(metrics, indent=1) + "\n"
@@ -301,9 +303,6 @@ def _optimizer(objective: Objective, settings: Settings) -> torch.optim.Optimize
     return kind(objective.parameters(), lr=lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
 
 
-def _plain(estimate: Estimate) -> Mapping[str, float | int | None]:
-    return {
-        "value": estimate.value,
-        "stderr": None if math.isnan(estimate.stderr) else estimate.stderr,
-        "n": estimate.n,
-    }
+def _plain(estimate: Estimate, unit: str) -> Mapping[str, float | int | str | None]:
+    stderr = None if math.isnan(estimate.stderr) else estimate.stderr
+    return {"value": estimate.value, "stderr": stderr, "n": estimate.n, "unit": unit}

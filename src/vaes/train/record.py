@@ -64,7 +64,7 @@ class Silent:
         """Nothing."""
 
 
-class Record(Silent):
+class Record:
     """``metrics.jsonl``, ``tensorboard/``, ``samples/`` and the progress bar of the first process.
 
     ``metrics.jsonl`` holds nothing that depends on the clock, so that a resumed training leaves the same file as an
@@ -97,7 +97,7 @@ class Record(Silent):
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if speed is not None:
             self._board.add_scalar("speed/images_per_second", speed, step)
-            text += f"  {speed:,.0f} images/s"
+            text = f"{speed:,.0f} images/s  {text}"
         if split == "train" and self._terminal:
             self._bar.set_postfix_str(text, refresh=False)
         else:
