@@ -168,6 +168,8 @@ def test_a_run_folder_that_exists_is_neither_deleted_nor_written_over(tmp_path: 
     [
         ({"batch_size": 41}, "train.batch_size: 41 of 40 training images"),
         ({"accumulate": 3}, "train.accumulate: 3 does not divide the 8 images"),
+        ({"batch_size": 1}, "train.batch_size: batch norm and terms that compare images need 2 images"),
+        ({"accumulate": 8}, "train.batch_size: batch norm and terms that compare images need 2 images"),
     ],
 )
 def test_batches_that_do_not_divide_are_refused_before_anything_is_written(

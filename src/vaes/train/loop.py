@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaes import files
 from vaes.data import Batches, Splits, to_float
@@ -24,7 +25,6 @@ from vaes.train.settings import Settings
 from vaes.train.stop import Stop
 from vaes.train.validate import Estimate, validate
 from vaes.train.weighting import Weighting
-from vaes.view import training_sheet
 
 __all__ = ["fit"]
 
@@ -95,6 +95,7 @@ class _Training:
             raise UserError(
                 f"train.accumulate: {settings.accumulate} does not divide the {self.batches.size} images of a step"
             )
+        _refuse_lone_images(objective, self.batches.size // settings.accumulate)
         self.pixels = math.prod(splits.train.shape)
         self.start = resume.step if resume else 0
         self.within = resume is not None and (run / "ckpt").is_dir()
@@ -227,6 +228,8 @@ class _Training:
     def _picture(self, done: int) -> None:
         if not self.accelerator.is_main_process:
             return
+        from vaes.view import training_sheet  # matplotlib comes with it: not before the first step
+
         with self.clock.on("pictures"):
             originals = self.splits.valid.read(torch.arange(min(16, len(self.splits.valid))))
             noise = normal((32, self.model.z_dim), self.seed, Use.PICTURES, 0)
@@ -301,6 +304,17 @@ def _optimizer(objective: Objective, settings: Settings) -> torch.optim.Optimize
     kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
     lr = settings.lr_schedule(0)
     return kind(objective.parameters(), lr=lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
+
+
+def _refuse_lone_images(objective: Objective, images: int) -> None:
+    """Batch statistics of one image are none."""
+    if images > 1:
+        return
+    if objective.terms or any(isinstance(layer, _BatchNorm) for layer in objective.modules()):
+        raise UserError(
+            "train.batch_size: batch norm and terms that compare images need 2 images or more per process and "
+            "micro-batch; raise it or lower train.accumulate (or use model.network.norm none)"
+        )
 
 
 def _plain(estimate: Estimate, unit: str) -> Mapping[str, float | int | str | None]:
