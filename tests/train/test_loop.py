@@ -147,12 +147,22 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_ch
     with pytest.raises(UserError) as caught:
         fit(objective(), poisoned, splits(), settings(print_freq=0, eval_freq=0), tmp_path / "run")
     message = str(caught.value)
-    assert message.startswith("step 5: the loss is not a number")
+    assert message.startswith("step 5: the loss or a parameter is not a number")
     assert "step000004" in message
     assert "first parameter affected: model." in message
     last = checkpoint.read(checkpoint.newest_folder(tmp_path / "run"))
     assert last.step == 4
     assert all(torch.isfinite(tensor).all() for tensor in last.weights.values())
+
+
+def test_parameters_that_are_no_numbers_under_a_finite_loss_are_never_saved(tmp_path: Path) -> None:
+    spoilt = objective()
+    first = next(spoilt.parameters())
+    count = iter(range(100))
+    first.register_hook(lambda grad: grad * math.nan if next(count) == 3 else grad)  # the gradient of the fourth step
+    with pytest.raises(UserError, match="step 4: the loss or a parameter is not a number"):
+        fit(spoilt, weighting(), splits(), settings(print_freq=0, eval_freq=0), tmp_path / "run")
+    assert [path.name for path in checkpoint.checkpoints(tmp_path / "run")] == ["step000002"]
 
 
 def test_a_run_folder_that_exists_is_neither_deleted_nor_written_over(tmp_path: Path) -> None:

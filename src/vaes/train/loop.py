@@ -133,18 +133,19 @@ class _Training:
         weights = self.weighting(step, self.pixels)
         x = to_float(self.batches.read(step, self.flip), self.model.value_range)
         noise = self._noise(step)
-        parts = self.settings.accumulate
+        parts, finite = self.settings.accumulate, torch.ones_like(self.bad_step, dtype=torch.bool)
         for part, (x_part, z_part, prior_part) in enumerate(
             zip(x.chunk(parts), noise.posterior.chunk(parts, 1), noise.prior.chunk(parts), strict=True)
         ):
             with self._gradients_meet(part == parts - 1):
                 out = self.prepared(x_part, Noise(z_part, prior_part), weights)
                 self.accelerator.backward(out["loss"] / parts)
+            finite &= torch.isfinite(out["loss"].detach())
             for name, value in out.items():
                 value = value.detach() / parts
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.summed += 1
-        self.bad_step = torch.where((self.bad_step < 0) & ~torch.isfinite(out["loss"]), step, self.bad_step)
+        self.bad_step = torch.where((self.bad_step < 0) & ~finite, step, self.bad_step)
         if self.settings.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.objective.parameters(), self.settings.clip_grad)
         self.stepper.step()
@@ -170,7 +171,7 @@ class _Training:
         save = done == s.n_steps or (s.save_freq > 0 and done % s.save_freq == 0)
         signal = self._agreed(stop, done)
         if any(due.values()) or save or signal:
-            self._refuse_non_finite()
+            self._refuse_non_finite(done, save or bool(signal))
         if due["print"]:
             self._print(done)
         if due["eval"]:
@@ -191,18 +192,18 @@ class _Training:
         mine = torch.tensor(stop.signal or 0, device=self.accelerator.device)
         return int(self.accelerator.gather(mine).max())
 
-    def _refuse_non_finite(self) -> None:
-        bad = int(self.bad_step)
-        if bad < 0:
+    def _refuse_non_finite(self, done: int, saving: bool) -> None:
+        bad = int(self.accelerator.gather(self.bad_step).max())
+        # A finite loss can have a gradient that is not: before saving, the parameters are looked at as well.
+        spoilt = [n for n, p in self.objective.named_parameters() if saving or bad >= 0 if not torch.isfinite(p).all()]
+        if bad < 0 and not spoilt:
             return
         terms = ", ".join(f"{name} {value.item():.4g}" for name, value in self.sums.items())
-        spoilt = next(
-            (n for n, p in self.objective.named_parameters() if not torch.isfinite(p).all()), "no parameter yet"
-        )
         kept = checkpoint.checkpoints(self.folder)
         raise UserError(
-            f"step {bad + 1}: the loss is not a number (sums since the last line: {terms}; first parameter affected: "
-            f"{spoilt}); {f'the last good checkpoint is {kept[0]}' if kept else 'no checkpoint was saved yet'}; "
+            f"step {bad + 1 if bad >= 0 else done}: the loss or a parameter is not a number (sums since the last line: "
+            f"{terms}; first parameter affected: {spoilt[0] if spoilt else 'none yet'}); "
+            f"{f'the last good checkpoint is {kept[0]}' if kept else 'no checkpoint was saved yet'}; "
             "a lower train.lr or train.clip_grad may help"
         )
 
