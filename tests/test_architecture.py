@@ -14,7 +14,7 @@ LAYERS = [
     {"objectives", "view", "evaluate"},
     {"train", "methods"},
     {"config"},
-    {"runs"},
+    {"runs", "compare"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -25,6 +25,7 @@ FORBIDDEN = {
     "view": {"evaluate", "objectives"},
     "nn": {"data", "files"},
     "train": {"methods"},
+    "compare": {"train", "model", "runs"},
 }
 LAZY = {"cli": {"commands"}, "__init__": set()}  # imported inside functions, after the arguments are read
 

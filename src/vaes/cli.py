@@ -1,4 +1,4 @@
-"""The command line: ``vaes train``, ``vaes sample``. Nothing heavy is imported before it is known what is wanted."""
+"""The command line, one function per command. Nothing heavy is imported before it is known what is wanted."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from vaes import __version__
 from vaes.errors import Stopped, UserError
 
-__all__ = ["main", "sample", "train"]
+__all__ = ["compare", "evaluate", "main", "sample", "train"]
 
 MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent")
 
@@ -32,7 +32,12 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``vaes``; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands: dict[str, Callable[[Sequence[str]], None]] = {"train": train, "sample": sample}
+    commands: dict[str, Callable[[Sequence[str]], None]] = {
+        "train": train,
+        "sample": sample,
+        "evaluate": evaluate,
+        "compare": compare,
+    }
     return guarded(lambda: _dispatch(arguments, commands))
 
 
@@ -135,3 +140,60 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample") -> None:
         parsed.n_samples = {"sample": 64, "reconstruct": 32}.get(parsed.mode, 8)
     options = {name: getattr(parsed, name) for name in names}
     run_sample(where, parsed.config, parsed.mode, parsed.save_dir, options, rest)
+
+
+def evaluate(arguments: Sequence[str], *, prog: str = "vaes evaluate") -> None:
+    """``vaes evaluate``."""
+    parser = _Parser(prog=prog, description="Compute the metrics of a trained model; they go to evaluation.json.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, checkpoint folder or weights file")
+    parser.add_argument(
+        "--only",
+        metavar="A,B",
+        help="groups, of likelihood, ais, reconstruction, generation, disentanglement, latent, downstream "
+        "(default: all but ais, annealed importance sampling, which takes minutes)",
+    )
+    parser.add_argument("--split", choices=("train", "valid", "test"), default="test")
+    parser.add_argument("--n_images", type=int, default=10_000, help="images and samples, at most (default: 10,000)")
+    parser.add_argument("--iw_samples", type=int, default=100, help="K of the importance-weighted bound (default: 100)")
+    parser.add_argument("--iw_images", type=int, default=500, help="images for that bound, at most (default: 500)")
+    parser.add_argument("--ais_images", type=int, default=16, help="images for ais, at most (default: 16)")
+    parser.add_argument("--ais_steps", type=int, default=500, help="temperatures of ais (default: 500)")
+    parser.add_argument("--ais_chains", type=int, default=8, help="chains of ais for each image (default: 8)")
+    parser.add_argument("--batch_size", type=int, default=500, help="images or codes at a time (default: 500)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--features",
+        default="classifier",
+        help="for sample quality: classifier (trained here on the labels, kept in the run folder), inception (needs "
+        "torch-fidelity), pixels, or the classifier.safetensors of another run (default: classifier)",
+    )
+    parser.epilog = (
+        "Keys of the data section can be given too (--data.root elsewhere), and a second source for outlier detection: "
+        "--outliers.kind mnist --outliers.root ..."
+    )
+    parsed, rest = parser.parse_known_args(arguments)
+    if int(os.environ.get("RANK", "0")):
+        return
+
+    from vaes.commands import run_evaluate  # torch starts here
+
+    names = ("n_images", "iw_samples", "iw_images", "ais_images", "ais_steps", "ais_chains", "batch_size")
+    budget = {name: getattr(parsed, name) for name in names}
+    only = None if parsed.only is None else [name for name in parsed.only.split(",") if name]
+    run_evaluate(parsed.run, only, parsed.split, budget, parsed.seed, parsed.features, rest)
+
+
+def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
+    """``vaes compare``."""
+    parser = _Parser(
+        prog=prog,
+        description="Evaluated runs side by side; runs that differ in seed alone are pooled. "
+        "Differences are from the first one.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument("--save_dir", type=Path, help="where comparison.json and the plot go (default: nowhere)")
+    parsed = parser.parse_args(arguments)
+
+    from vaes.commands import run_compare
+
+    run_compare(parsed.runs, parsed.save_dir)

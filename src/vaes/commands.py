@@ -1,19 +1,24 @@
 """What the commands do, once their arguments are read."""
 
+import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from vaes import __version__, files
 from vaes import config as configuration
-from vaes import files
 from vaes.config import Config
+from vaes.data import ImageSet
 from vaes.errors import UserError
 from vaes.runs import find_weights, load, refuse_difference
 from vaes.train import checkpoint
 from vaes.train.folder import locked, refuse_existing
 
-__all__ = ["run_sample", "run_train"]
+__all__ = ["run_compare", "run_evaluate", "run_sample", "run_train"]
 
 FIXED = ("seed", "method", "data", "model", "objective")
 
@@ -72,15 +77,74 @@ def run_sample(
 
     expected = configuration.load(configuration.read_file(path)) if path is not None else None
     run = load(where, expected)
-    config = configuration.load(run.config.to_dict(), arguments)
-    refuse_difference(
-        config, run.config, ("seed", "method", "model", "objective", "train"), "only keys of data can be given"
-    )
+    config = _elsewhere(run.config, arguments)
     images = configuration.build_data(config).test if _needs_images(mode, options, run.model.z_dim) else None
-    folder = save_dir or _pictures(where)
+    folder = save_dir or _run_folder(where) / "pictures"
     caption = f"{config.method} on {config.data['kind']}, step {run.step:,}"
     written = draw(mode, run.model, folder, Options(**options), images, caption)
     print(f"{len(written) - 1} pictures and {written[-1]}")
+
+
+def run_evaluate(
+    where: Path,
+    only: Sequence[str] | None,
+    split: str,
+    budget: dict[str, int],
+    seed: int,
+    features: str,
+    arguments: Sequence[str],
+) -> None:
+    """Compute the metrics of a trained model."""
+    from vaes.evaluate import report, runner
+    from vaes.evaluate.passes import fingerprint
+
+    options = runner.Budget(**budget)
+    groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
+    runner.check(groups, split, options, seed)
+    run = load(where)
+    own, of_outliers = _outlier_keys(arguments)
+    splits = configuration.build_data(_elsewhere(run.config, own))
+    other = _outliers(run.config, of_outliers) if of_outliers else None
+    folder = _run_folder(where)
+    path = folder / report.FILE
+    old = report.read(path) if path.is_file() else None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = runner.evaluate_groups(
+        run.model.to(device), splits, only=groups, split=split, budget=options, seed=seed, features=features,
+        cache=folder / "classifier.safetensors", outliers=other, progress=True,
+    )  # fmt: skip
+    images = fingerprint(getattr(splits, split))
+    new = report.Evaluation(
+        run.step,
+        files.checksum(run.weights),
+        __version__,
+        {name: report.group(metrics, split, images, budget) for name, metrics in found.items()},
+    )
+    if old is not None and old.weights != new.weights:
+        print(f"{path} held other weights, of step {old.step:,}; it is replaced", file=sys.stderr)
+    report.write(path, report.merge(old, new))
+    print(f"{report.table(new.groups)}\ndefinitions, seeds and all: {path}")
+
+
+def run_compare(runs: Sequence[Path], save_dir: Path | None) -> None:
+    """Put evaluated runs side by side."""
+    from vaes import compare
+
+    columns = compare.pool(compare.read_runs(runs))
+    if save_dir is not None and save_dir.exists() and not save_dir.is_dir():
+        raise UserError(f"--save_dir {save_dir}: there is a file of that name")
+    print(compare.table(columns))
+    if save_dir is None:
+        return
+    save_dir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(compare.document(columns), indent=1, allow_nan=False) + "\n"
+    files.write_atomic(save_dir / "comparison.json", lambda path: path.write_text(text, encoding="utf-8"))
+    plot = save_dir / "rate-distortion.png"
+    drawn = compare.rate_distortion(columns, plot)
+    left_out = [column.label for column in columns if column.label not in drawn]
+    why = "no rate and distortion that compare" if drawn else "no column has a rate and a distortion"
+    said = f"{plot}{f' (without {chr(44).join(left_out)}: {why})' if left_out else ''}" if drawn else f"no plot: {why}"
+    print(f"\n{save_dir / 'comparison.json'}\n{said}")
 
 
 def table(metrics: dict[str, Any]) -> str:
@@ -92,16 +156,45 @@ def table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _elsewhere(config: Config, arguments: Sequence[str]) -> Config:
+    """The configuration with other keys of ``data``."""
+    changed = configuration.load(config.to_dict(), arguments)
+    refuse_difference(
+        changed, config, ("seed", "method", "model", "objective", "train"), "only keys of data can be given"
+    )
+    return changed
+
+
+def _outliers(config: Config, arguments: Sequence[str]) -> ImageSet:
+    try:
+        return configuration.build_data(_elsewhere(config, arguments)).test
+    except UserError as error:
+        raise UserError(f"--outliers, read as a data section: {error}") from None
+
+
+def _outlier_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into those of the run's own data and those of a second source, the latter spelt as the former."""
+    own: list[str] = []
+    other: list[str] = []
+    to = own
+    for word in arguments:
+        if word.startswith("--"):
+            to = other if word.startswith("--outliers.") else own
+        to.append(word.replace("--outliers.", "--data.", 1) if to is other else word)
+    return own, other
+
+
 def _needs_images(mode: str, options: dict[str, Any], z_dim: int) -> bool:
     if mode == "interpolate":
         return options["between"] == "test"
     return mode != "sample"
 
 
-def _pictures(where: Path) -> Path:
+def _run_folder(where: Path) -> Path:
+    """The run folder of a weights file, or the folder that it lies in."""
     weights = find_weights(where)
     in_run = weights.parent.parent.name == "ckpt"
-    return (weights.parent.parent.parent if in_run else weights.parent) / "pictures"
+    return weights.parent.parent.parent if in_run else weights.parent
 
 
 def _new_folder(config: Config) -> Path:

@@ -1,0 +1,293 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from parts import small_vae
+from torch import Tensor, nn
+
+from vaes import evaluate, likelihoods, posteriors
+from vaes.data import Annotations, Splits, TensorSet, sprites, to_float
+from vaes.errors import UserError
+from vaes.evaluate import Budget, Features, Metric, Skipped
+from vaes.evaluate.features import classifier_features
+from vaes.evaluate.passes import choose, fingerprint
+from vaes.evaluate.report import Evaluation, group, merge, read, table, write
+from vaes.evaluate.runner import DEFAULT_GROUPS, evaluate_groups
+from vaes.model import VAE
+from vaes.priors import StandardNormal
+
+BUDGET = Budget(n_images=150, iw_samples=6, iw_images=20, ais_images=2, ais_steps=4, ais_chains=2, batch_size=40)
+
+
+def random_splits(n: int = 200, size: int = 12, seed: int = 0) -> Splits:
+    """Bright and dark noise, labelled so."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for _ in range(3):
+        labels = torch.randint(2, (n,), generator=generator)
+        noise = torch.randint(0, 128, (n, 1, size, size), generator=generator)
+        parts.append(TensorSet((noise + 127 * labels[:, None, None, None]).to(torch.uint8), Annotations(labels)))
+    return Splits(*parts)
+
+
+def named(found: list[Metric | Skipped]) -> dict[str, Metric]:
+    return {one.name: one for one in found if isinstance(one, Metric)}
+
+
+def reasons(found: list[Metric | Skipped]) -> dict[str, str]:
+    return {one.name: one.reason for one in found if isinstance(one, Skipped)}
+
+
+def model_of(size: int = 12, **options: object) -> VAE:
+    return small_vae((1, size, size), **options)  # type: ignore[arg-type]
+
+
+def test_everything_on_a_labelled_source_is_a_number_or_a_reason() -> None:
+    model, splits = model_of(), random_splits()
+    found = evaluate_groups(
+        model, splits, only=[*DEFAULT_GROUPS, "ais"], budget=BUDGET, outliers=random_splits(seed=5).test,
+        features=classifier_features(splits, steps=20),
+    )  # fmt: skip
+    metrics = named([one for part in found.values() for one in part])
+    assert {
+        "elbo", "rate", "distortion", "iw_bound_k6", "iw_bound_k6_ess", "bits_per_dim_k6", "mutual_information",
+        "total_correlation", "ais_log_evidence", "mse", "psnr", "ssim", "fid", "kid", "precision", "coverage",
+        "memorisation", "active_units", "kl_dim_2", "log_det_covariance", "aggregate_mmd2", "linear_probe", "knn_probe",
+        "outlier_auroc",
+    } <= metrics.keys()  # fmt: skip
+    assert reasons(found["disentanglement"]) == {"disentanglement": "the images come without ground-truth factors"}
+    assert all(math.isfinite(metric.value) for metric in metrics.values())
+    assert metrics["elbo"].n == 150
+    assert metrics["iw_bound_k6"].n == 20
+    assert metrics["fid"].features == metrics["kid"].features
+    assert str(metrics["fid"].features).startswith("classifier-")
+    assert 0.3 < metrics["outlier_auroc"].value < 0.7  # the same law
+
+
+def test_the_numbers_are_those_of_the_pure_functions() -> None:
+    model, splits = model_of().eval(), random_splits()
+    metrics = named(evaluate.evaluate(model, splits, only=["likelihood", "reconstruction"], budget=BUDGET, seed=3))
+    index = choose(splits.test, 150, 3)
+    x = to_float(splits.test.read(index), model.value_range)
+    with torch.no_grad():
+        error = (x - model.reconstruct(x)).double().square().flatten(1).mean(1)
+        latent = model.encode(x)
+        rate = model.prior.kl_from_gaussian(latent.mean, latent.logvar).sum(1)
+    assert metrics["mse"].value == pytest.approx(error.mean().item(), rel=1e-6)
+    assert metrics["mse"].stderr == pytest.approx(error.std().item() / math.sqrt(150), rel=1e-6)
+    assert metrics["rate"].value == pytest.approx(rate.mean().item(), rel=1e-5)
+    assert metrics["elbo"].value == pytest.approx(-metrics["distortion"].value - metrics["rate"].value, rel=1e-6)
+    parts = sum(metrics[name].value for name in ("mutual_information", "total_correlation", "dimension_wise_kl"))
+    assert parts == pytest.approx(metrics["rate_sampled"].value, rel=1e-5)
+
+
+def test_a_seed_decides_and_batches_do_not_matter() -> None:
+    model, splits = model_of(), random_splits()
+    only = ["likelihood", "latent", "generation"]
+
+    def run(seed: int, batch_size: int) -> dict[str, Metric]:
+        budget = BUDGET._replace(batch_size=batch_size)
+        return named(evaluate.evaluate(model, splits, only=only, budget=budget, seed=seed, features="pixels"))
+
+    first, again, other = run(1, 40), run(1, 7), run(2, 40)
+    assert first.keys() == again.keys()
+    for name, metric in first.items():
+        assert metric.value == pytest.approx(again[name].value, rel=1e-4, abs=1e-4), name
+    assert first["elbo"].value != other["elbo"].value
+
+
+def test_an_autoencoder_on_bare_images_is_told_what_does_not_apply() -> None:
+    model = model_of(posterior=posteriors.Point(), likelihood=likelihoods.Bernoulli())
+    splits = Splits(*(TensorSet(part.read(torch.arange(200))) for part in random_splits()))
+    found = evaluate.evaluate(model, splits, budget=BUDGET)
+    skipped = reasons(found)
+    for name, reason in {
+        "elbo": "Point has no density",
+        "iw_bound_k6": "Point has no density",
+        "bits_per_dim_k6": "no density of 8-bit",
+        "rate_split": "Point is no Gaussian",
+        "fid": "without labels",
+        "linear_probe": "without labels",
+        "disentanglement": "without ground-truth factors",
+        "kl_per_dimension": "Point is no Gaussian",
+        "outlier_auroc": "no second source",
+    }.items():
+        assert reason in skipped[name], name
+    assert {"mse", "active_units", "log_det_covariance", "aggregate_mmd2", "memorisation"} <= named(found).keys()
+
+
+def test_too_few_images_are_reasons_and_one_image_does_not_break_it() -> None:
+    found = evaluate.evaluate(model_of(), random_splits(), budget=BUDGET._replace(n_images=1), features="pixels")
+    skipped = reasons(found)
+    assert "at least 2 are needed" in skipped["fid"]
+    assert "1 rows: at least 40 are needed" in skipped["kid"]
+    assert {"kid", "precision_recall", "memorisation", "rate_split", "log_det_covariance"} <= skipped.keys()
+    assert named(found)["elbo"].stderr is None
+
+
+def test_a_model_that_gives_nan_is_no_number() -> None:
+    model = model_of()
+    with torch.no_grad():
+        next(model.decoder.parameters()).fill_(float("nan"))
+    found = evaluate.evaluate(
+        model, random_splits(), only=["likelihood", "generation", "reconstruction"], budget=BUDGET, features="pixels"
+    )
+    assert all(name in {"rate", "mutual_information", "total_correlation", "dimension_wise_kl", "rate_sampled"}
+               for name in named(found))  # fmt: skip
+    assert "NaN or infin" in reasons(found)["generation"]
+
+
+def test_the_model_comes_back_in_the_mode_it_was_in() -> None:
+    model = model_of().train()
+    model.encoder.eval()
+    evaluate.evaluate(model, random_splits(), only=["reconstruction"], budget=BUDGET)
+    assert model.training
+    assert not model.encoder.training
+
+
+class Factors(nn.Module):
+    """An encoder that knows the factors of a sprite: position from its centre of mass, scale from its area."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1, 2)
+        mass = x.sum((1, 2)).clamp_min(1e-6)
+        grid = torch.linspace(-1.7, 1.7, x.shape[-1])
+        right, down = ((x.sum(axis) * grid).sum(1) / mass for axis in (1, 2))
+        mean = 3 * torch.stack([right, down, (mass / 400).sqrt() - 0.5], 1)
+        return torch.cat([mean, torch.full_like(mean, -4.0)], 1)
+
+
+def test_sprites_are_scored_on_their_factors() -> None:
+    decoder = nn.Sequential(nn.Linear(3, 256), nn.Unflatten(1, (1, 16, 16)))
+    model = VAE(Factors(), decoder, posteriors.Gaussian(), StandardNormal(3), likelihoods.Bernoulli())
+    splits = sprites(image_size=16, n_train=300, n_valid=10, n_test=1_500)
+    found = evaluate.evaluate(model, splits, only=["disentanglement"], budget=Budget(n_images=600))
+    metrics = named(found)
+    assert {"mig_locatello", "mig_chen", "dci_disentanglement", "sap", "irs", "factor_vae_score"} <= metrics.keys()
+    assert metrics["mig_locatello"].n == 600
+    assert metrics["beta_vae_score"].value > 0.5  # three factors of five are read off
+
+
+def test_features_of_one_s_own() -> None:
+    features = Features("halves", lambda images: images.float().flatten(1)[:, :8] / 255)
+    found = named(evaluate.evaluate(model_of(), random_splits(), only=["generation"], budget=BUDGET, features=features))
+    assert found["fid"].features == "halves"
+    few = evaluate.evaluate(
+        model_of(size=14), random_splits(size=14), only=["generation"], budget=BUDGET, features="pixels"
+    )
+    assert "197 of each are needed" in reasons(few)["fid"]
+    assert named(few)["kid"].features == "pixels"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"only": ["likelyhood"]}, "'likelyhood': no such group of metrics; did you mean likelihood"),
+        ({"only": []}, "no group of metrics was named"),
+        ({"split": "tset"}, "'tset': no such split; did you mean test"),
+        ({"budget": Budget(iw_samples=0)}, "iw_samples: 0; it must be at least 1"),
+        ({"budget": Budget(n_images=-3)}, "n_images: -3"),
+        ({"seed": -1}, "seed: -1"),
+        ({"features": "vgg"}, "'vgg' is none of"),
+    ],
+)
+def test_mistakes_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate.evaluate(model_of(), random_splits(40), **options)  # type: ignore[arg-type]
+
+
+def test_images_that_the_model_does_not_take_are_refused() -> None:
+    with pytest.raises(UserError, match=r"\(1, 9, 9\)"):
+        evaluate.evaluate(model_of(), random_splits(40, size=9))
+
+
+def test_outliers_of_another_shape_and_the_training_split_are_reasons() -> None:
+    model, splits = model_of(), random_splits(60)
+    small = random_splits(60, size=8).test
+    found = reasons(evaluate.evaluate(model, splits, only=["downstream"], outliers=small, budget=BUDGET))
+    assert "(1, 8, 8)" in found["outlier_auroc"]
+    found = reasons(
+        evaluate.evaluate(
+            model, splits, only=["downstream", "generation"], split="train", budget=BUDGET, features="pixels"
+        )
+    )
+    for name in ("linear_probe", "knn_probe", "memorisation", "fid_floor"):
+        assert "the split evaluated is the training split" in found[name]
+
+
+def test_brighter_images_are_outliers_to_a_model_of_dark_ones() -> None:
+    splits = random_splits()
+    dark = Splits(*(TensorSet(part.read(torch.arange(200)) // 4) for part in splits))
+    bright = TensorSet(255 - splits.test.read(torch.arange(200)) // 4)
+    model = model_of(likelihood=likelihoods.Bernoulli())
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.zero_()
+        list(model.decoder.parameters())[-1].fill_(-3.0)  # every pixel dark
+    found = named(evaluate.evaluate(model, dark, only=["downstream"], outliers=bright, budget=BUDGET))
+    assert found["outlier_auroc"].value == 1.0
+
+
+def test_fingerprints_tell_sets_apart() -> None:
+    a, b = random_splits(50), random_splits(50, seed=1)
+    assert fingerprint(a.test) == fingerprint(random_splits(50).test)
+    assert len({fingerprint(x) for x in (a.test, a.train, b.test, a.test.subset(torch.arange(49)))}) == 4
+
+
+# The document and the table.
+
+
+def evaluation(**groups: list[Metric | Skipped]) -> Evaluation:
+    return Evaluation(
+        3, "abc", "0", {name: group(found, "test", "fp", {"n_images": 5}) for name, found in groups.items()}
+    )
+
+
+def test_a_document_reads_back_to_itself(tmp_path: Path) -> None:
+    metric = Metric("a", 0.1 + 0.2, 7, "what", stderr=0.3, interval=(0.1, 0.5), seed=2, features="f")
+    found = evaluation(latent=[metric, Skipped("b", "why")], ais=[Metric("c", 1.0, 1, "d")])
+    write(tmp_path / "e.json", found)
+    assert read(tmp_path / "e.json") == found
+
+
+def test_numbers_that_are_none_are_not_written() -> None:
+    nan = float("nan")
+    found = group([Metric("a", nan, 1, ""), Metric("b", 1.0, 1, "", stderr=nan, interval=(nan, 1.0))], "test", "", {})
+    assert [one.name for one in found.metrics] == ["b"]
+    assert found.metrics[0].stderr is None
+    assert found.metrics[0].interval is None
+    assert "nan" in found.skipped[0].reason
+
+
+def test_groups_of_the_same_weights_are_kept_and_of_others_are_not() -> None:
+    old, new = evaluation(ais=[], latent=[Metric("a", 1.0, 1, "")]), evaluation(latent=[Metric("a", 2.0, 1, "")])
+    both = merge(old, new)
+    assert both.groups.keys() == {"ais", "latent"}
+    assert both.groups["latent"].metrics[0].value == 2.0
+    assert merge(old._replace(weights="other"), new) == new
+    assert merge(None, new) == new
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"format": "vaes-evaluation-2"}', '{"format": "vaes-evaluation-1", "groups": 3}', "[" * 100_000,
+     '{"format": "vaes-evaluation-1", "groups": {"a": {"metrics": [{"nam": 1}]}}}', "\udcff"],
+)  # fmt: skip
+def test_damaged_documents_are_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "evaluation.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=r"evaluation\.json: not an? .*run vaes evaluate"):
+        read(path)
+
+
+def test_the_table_shows_numbers_errors_features_and_reasons() -> None:
+    text = table(evaluation(
+        likelihood=[Metric("elbo", -98.7654321, 1234, "", stderr=0.1234), Skipped("bits", "no density")],
+        generation=[Metric("fid", 3.0, 10, "", features="pixels"), Metric("p", 0.5, 10, "", interval=(0.25, 0.75))],
+        latent=[Metric(f"kl_dim_{j}", float(j), 5, "") for j in range(30)],
+    ).groups)  # fmt: skip
+    for piece in ("likelihood (test images)", "-98.765 ± 0.12", "n 1,234", "skipped: no density", "pixels",
+                  "0.5 [0.25, 0.75]", "29 28 27", "(30 dimensions)"):  # fmt: skip
+        assert piece in text, piece
+    assert len(text.splitlines()) == 8
