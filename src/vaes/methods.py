@@ -9,7 +9,7 @@ is built):
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from vaes.objectives import ELBO, MMD, Bound, Reconstruction, Term
+from vaes.objectives import ELBO, IWAE, MMD, Bound, Reconstruction, Term
 from vaes.posteriors import Gaussian, Point, Posterior
 from vaes.priors import Prior, StandardNormal
 from vaes.schedules import Scheduled
@@ -22,15 +22,15 @@ class Method(NamedTuple):
 
     ``weights(pixels, *, options)`` is called at every step with the values that the schedules give, and must return
     one weight for each name that the bound and the terms take; ``pixels`` is C * H * W. Its keyword-only parameters
-    are the keys of ``objective`` in a configuration. The constructor parameters of each term are keys too, under the
-    term's name.
+    are the keys of ``objective`` in a configuration, beside those of the bound's constructor. The constructor
+    parameters of each term are keys too, under the term's name.
     """
 
     title: str
     source: str
     url: str
     posterior: Callable[[], Posterior]
-    bound: Callable[[], Bound]
+    bound: Callable[..., Bound]
     weights: Callable[..., dict[str, float]]
     terms: Mapping[str, Callable[..., Term]] = {}
     prior: Callable[[int], Prior] = StandardNormal
@@ -39,7 +39,7 @@ class Method(NamedTuple):
 
 
 def no_weights(pixels: int) -> dict[str, float]:
-    """An autoencoder weighs nothing."""
+    """A bound without weights."""
     return {}
 
 
@@ -102,6 +102,15 @@ METHODS: dict[str, Method] = {
         ELBO,
         beta_weights,
         loss="distortion + beta * rate, beta = 4",
+    ),
+    "iwae": Method(
+        "IWAE",
+        "Burda, Grosse & Salakhutdinov 2016",
+        "https://arxiv.org/abs/1509.00519",
+        Gaussian,
+        IWAE,
+        no_weights,
+        loss="-log mean of p(x, z) / q(z given x) over K samples, K = 5",
     ),
     "info_vae": Method(
         "InfoVAE",

@@ -2,11 +2,23 @@ import copy
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaes.config import DEFAULTS, Config, build_model, build_objective, build_settings, load, parse, read_file, to_yaml
+from vaes.config import (
+    DEFAULTS,
+    Config,
+    build_data,
+    build_model,
+    build_objective,
+    build_settings,
+    load,
+    parse,
+    read_file,
+    to_yaml,
+)
 from vaes.config.load import overrides
 from vaes.config.registry import NETWORKS
 from vaes.config.schema import keys
@@ -21,7 +33,7 @@ def test_nothing_given_is_the_digits_configuration(repo: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["--objective.beta", "4"], ["--objective.beta=4"], ["--train.coef_kl", "4"]])
 def test_both_spellings_of_an_override_and_the_alias_set_beta(arguments: list[str]) -> None:
-    assert load({}, arguments).objective == {"beta": 4}
+    assert load({}, arguments).objective["beta"] == 4
 
 
 def test_the_aliases_of_the_mmd_coefficients() -> None:
@@ -60,7 +72,7 @@ def test_a_new_kind_leaves_the_old_one_s_options_behind() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"objective": {"bta": 4}}, "objective.bta: unknown key: did you mean beta? allowed: beta"),
+        ({"objective": {"bta": 4}}, "objective.bta: unknown key: did you mean beta? allowed: beta, samples"),
         ({"train": {"n_step": 4}}, "train.n_step: unknown key: did you mean n_steps?"),
         ({"model": {"network": {"dims": 4}}}, "model.network.dims: unknown key: did you mean dim?"),
         ({"tran": {}}, "tran: unknown key: did you mean train?"),
@@ -83,6 +95,12 @@ def test_a_new_kind_leaves_the_old_one_s_options_behind() -> None:
         ({"train": {"betas": [0.9]}}, "train.betas: [0.9] is not right; it must be a list of 2 numbers"),
         ({"model": {"likelihood": {"scale": "best"}}}, "a number, or one of learned, optimal"),
         ({"model": {"network": {"dim_mults": [1, "x"]}}}, "it must be a list of whole numbers"),
+        (
+            {"data": {"binarize": "dynamically"}},
+            "data.binarize: 'dynamically' is not right; it must be one of none, static",
+        ),
+        ({"objective": {"samples": 2.5}}, "objective.samples: 2.5 is not right; it must be a whole number"),
+        ({"method": "ae", "objective": {"samples": 2}}, "objective.samples: unknown key"),
         ({"data": {"flip": "yes"}}, "data.flip: 'yes' is not right; it must be true or false"),
         ({"data": {"kind": "celeba"}}, "data.root: missing; it must be text"),
         ({"train": 3}, "train: 3 is not a group of keys"),
@@ -230,6 +248,27 @@ def test_every_method_builds_and_its_weights_are_those_its_objective_takes(metho
     assert (method == "ae") == isinstance(model.posterior, Point)
 
 
+@pytest.mark.parametrize("method", ["vae", "beta_vae", "iwae", "mmd_vae"])
+def test_the_bound_takes_its_samples_from_the_objective(method: str) -> None:
+    config = load({"method": method, "objective": {"samples": 7}, "model": {"network": {"dim": 4}}})
+    objective, weighting = build_objective(config, build_model(config, (1, 8, 8)))
+    assert objective.bound.samples == 7
+    assert "samples" not in weighting.coefficients(0)
+    assert load(config.to_dict()) == config
+    with pytest.raises(UserError, match="objective: samples must be at least 1, got 0"):
+        build_objective(load({"method": method, "objective": {"samples": 0}}), build_model(config, (1, 8, 8)))
+
+
+def test_binarized_data_are_black_and_white_by_a_seed_of_their_own() -> None:
+    def read(**options: object) -> list[int]:
+        images = build_data(load({"data": {"image_size": 16, **options}})).test
+        return images.read(torch.arange(len(images))).flatten().tolist()
+
+    assert set(read(binarize="static")) == set(read(binarize="dynamic")) == {0, 255}
+    assert len(set(read())) > 2
+    assert read(binarize="static") == read(binarize="dynamic") != read(binarize="static", binarize_seed=1)
+
+
 def test_schedules_reach_the_weights() -> None:
     config = load({"objective": {"beta": {"kind": "linear", "start": 0.0, "stop": 1.0}}, "train": {"n_steps": 10}})
     _, weighting = build_objective(config, build_model(config, (1, 8, 8)))
@@ -263,8 +302,6 @@ def test_an_encoder_and_its_decoder_take_the_same_options(kind: str) -> None:
 
 
 def test_the_seed_decides_the_weights_and_leaves_the_global_stream_alone() -> None:
-    import torch
-
     config = load({"model": {"network": {"dim": 4}}})
     before = torch.random.get_rng_state()
     a, b = build_model(config, (1, 8, 8)), build_model(config, (1, 8, 8))

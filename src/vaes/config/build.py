@@ -8,7 +8,7 @@ import torch
 from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
 from vaes.config.resolve import Config, data_options
 from vaes.config.schema import keys
-from vaes.data import Splits
+from vaes.data import Splits, binarize
 from vaes.errors import UserError
 from vaes.methods import METHODS
 from vaes.model import VAE
@@ -23,7 +23,8 @@ __all__ = ["build_data", "build_model", "build_objective", "build_settings"]
 def build_data(config: Config) -> Splits:
     """Read the images; every process reads the same."""
     options = {key: value for key, value in config.data.items() if key not in {"kind", *keys(data_options)}}
-    return _call("data", SOURCES[config.data["kind"]], **options)
+    splits: Splits = _call("data", SOURCES[config.data["kind"]], **options)
+    return binarize(splits, config.data["binarize"], seed=config.data["binarize_seed"])
 
 
 def build_model(config: Config, image_shape: tuple[int, int, int]) -> VAE:
@@ -46,12 +47,11 @@ def build_objective(config: Config, model: VAE) -> tuple[Objective, Weighting]:
     """The method's objective on this model, and its weights as a function of the step."""
     method, section = METHODS[config.method], config.objective
     terms = {name: _call(f"objective.{name}", part, **section[name]) for name, part in method.terms.items()}
+    bound = _call("objective", method.bound, **{name: section[name] for name in keys(method.bound)})
     coefficients = {
-        name: _schedule(f"objective.{name}", value, config.train["n_steps"])
-        for name, value in section.items()
-        if name not in method.terms
+        name: _schedule(f"objective.{name}", section[name], config.train["n_steps"]) for name in keys(method.weights)
     }
-    return _call("method", Objective, model, method.bound(), terms), Weighting(method.weights, coefficients)
+    return _call("method", Objective, model, bound, terms), Weighting(method.weights, coefficients)
 
 
 def build_settings(config: Config) -> Settings:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
 from vaes.config.schema import check_keys, dotted, keys, takes_schedule, unknown, validate
+from vaes.data import Protocol
 from vaes.errors import UserError
 from vaes.methods import METHODS
 from vaes.train.settings import Settings
@@ -61,8 +62,12 @@ def model_options(*, z_dim: int = 2, value_range: tuple[float, float] | None = N
     """The keys of ``model`` beside its parts; ``value_range`` null is what the likelihood is meant for."""
 
 
-def data_options(*, flip: bool = False) -> None:
-    """The keys of ``data`` beside its source's; ``flip`` mirrors each training image with probability 1/2."""
+def data_options(*, flip: bool = False, binarize: Protocol = "none", binarize_seed: int = 0) -> None:
+    """The keys of ``data`` beside its source's.
+
+    ``flip`` mirrors each training image with probability 1/2; ``binarize`` is :func:`vaes.data.binarize`'s protocol,
+    and ``binarize_seed`` chooses its fixed draws.
+    """
 
 
 def _kind(path: str, values: object, registry: Mapping[str, Any], default: str) -> tuple[str, dict[str, Any]]:
@@ -100,9 +105,10 @@ def _model(values: object) -> dict[str, Any]:
 
 def _objective(method: str, values: object) -> dict[str, Any]:
     row = METHODS[method]
-    given = check_keys("objective", values, {*keys(row.weights), *row.terms})
+    given = check_keys("objective", values, {*keys(row.weights), *keys(row.bound), *row.terms})
+    bound = validate("objective", row.bound, {name: given.pop(name) for name in keys(row.bound) if name in given})
     terms = {name: validate(f"objective.{name}", part, given.pop(name, {})) for name, part in row.terms.items()}
-    return {**_scheduled("objective", row.weights, given), **terms}
+    return {**_scheduled("objective", row.weights, given), **bound, **terms}
 
 
 def _scheduled(path: str, part: Any, values: object) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Data: sources give sets of uint8 images, `Batches` gives the order of training."""
 
 from vaes.data.batches import Batches, flip, to_float, to_uint8
+from vaes.data.binarize import BinarySet, Protocol, binarize
 from vaes.data.images import Annotations, ImageSet, MemmapSet, Splits, TensorSet
 from vaes.data.sources import arrays, celeba, digits, folder, mnist, sprites
 from vaes.data.sprites import SpriteSet
@@ -8,12 +9,15 @@ from vaes.data.sprites import SpriteSet
 __all__ = [
     "Annotations",
     "Batches",
+    "BinarySet",
     "ImageSet",
     "MemmapSet",
+    "Protocol",
     "Splits",
     "SpriteSet",
     "TensorSet",
     "arrays",
+    "binarize",
     "celeba",
     "digits",
     "flip",

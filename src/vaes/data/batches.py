@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from vaes.data.binarize import coin
 from vaes.data.images import ImageSet
 from vaes.data.splits import Stream, generator, permutation
 from vaes.errors import UserError
@@ -36,6 +37,7 @@ class Batches:
                 f"train.batch_size: {batch_size} does not divide among {world} processes; use a multiple of {world}"
             )
         self.images = images
+        self._source = images.redrawn or images
         self.batch_size = batch_size
         self.seed = seed
         self.start = rank * (batch_size // world)
@@ -59,9 +61,12 @@ class Batches:
         return torch.cat([head, self._permutation(epoch + 1)[: self.size - len(head)]])
 
     def read(self, step: int, flips: bool = False) -> Tensor:
-        """This rank's images at `step`, (B / world, C, H, W) uint8 on `images.device`, with random horizontal flips if
-        asked."""
-        images = self._read_ahead(step) if self.images.ahead else self.images.read(self.index(step))
+        """This rank's images at `step`, (B / world, C, H, W) uint8 on `images.device`: drawn anew from grey ones where
+        the set says so, and with random horizontal flips if asked."""
+        images = self._read_ahead(step) if self._source.ahead else self._source.read(self.index(step))
+        if self.images.redrawn is not None:
+            positions = torch.arange(self.start, self.start + self.size, device=images.device)
+            images = coin(images, positions, self.seed, Stream.DYNAMIC, step)
         return flip(images, self.seed, step, self.start) if flips else images
 
     def _read_ahead(self, step: int) -> Tensor:
@@ -71,7 +76,7 @@ class Batches:
         return waiting[1].result()
 
     def _begin(self, step: int) -> tuple[int, Future[Tensor]]:
-        return step, self._reader.submit(self.images.read, self.index(step))
+        return step, self._reader.submit(self._source.read, self.index(step))
 
     def _permutation(self, epoch: int) -> Tensor:
         if epoch != self._epoch:

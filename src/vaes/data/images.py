@@ -43,6 +43,9 @@ class ImageSet(abc.ABC):
     """
 
     ahead: bool = False
+    redrawn: "ImageSet | None" = None
+    """The grey images from which training draws new black and white ones at every step; None where it takes what `read`
+    gives."""
 
     def __init__(
         self, shape: tuple[int, int, int], device: torch.device, index_device: torch.device, notes: Annotations

@@ -20,6 +20,8 @@ class Stream(enum.IntEnum):
     TRAIN = 3
     EPOCH = 4
     FLIP = 5
+    STATIC = 6
+    DYNAMIC = 7
 
 
 def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:

@@ -303,8 +303,8 @@ class _Training:
 
 def _optimizer(objective: Objective, settings: Settings) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
-    lr = settings.lr_schedule(0)
-    return kind(objective.parameters(), lr=lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
+    options = {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
+    return kind(objective.parameters(), lr=settings.lr_schedule(0), fused=True, **options)
 
 
 def _refuse_lone_images(objective: Objective, images: int) -> None:

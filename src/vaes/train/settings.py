@@ -18,6 +18,7 @@ class Settings:
         accumulate: micro-batches that a process divides its share of the batch into; their gradients are averaged.
         lr: learning rate of Adam, a number or a schedule.
         betas: decay rates of Adam's moments.
+        eps: added to the root of Adam's second moment.
         weight_decay: decoupled weight decay (AdamW) where it is not zero.
         clip_grad: the gradient's largest Euclidean norm; null leaves it alone.
         precision: ``auto`` takes what ``accelerate launch`` says, else float32.
@@ -33,6 +34,7 @@ class Settings:
     accumulate: int = 1
     lr: float | Schedule = 2e-3
     betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
     weight_decay: float = 0.0
     clip_grad: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -59,6 +61,8 @@ class Settings:
             raise ValueError(f"betas must lie in [0, 1), got {list(self.betas)}")
         if isinstance(self.lr, float | int) and self.lr <= 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
+        if self.eps <= 0:
+            raise ValueError(f"eps must be above 0, got {self.eps}")
         if self.weight_decay < 0 or (self.clip_grad is not None and self.clip_grad <= 0):
             raise ValueError("weight_decay must not be negative, and clip_grad must be above 0 or null")
 

@@ -1,0 +1,135 @@
+"""What the benchmark scripts share: their options, how a model is trained, and what is said beside every number."""
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from vaes import config as configuration
+from vaes.data import ImageSet, Splits, to_float
+from vaes.model import VAE
+from vaes.schedules import Schedule
+from vaes.train.loop import fit
+
+__all__ = ["DATA", "ROOT", "Report", "Trained", "codes", "machine", "options", "train"]
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data" / "mnist"
+
+
+def options(description: str, seeds: int, data: bool = True) -> argparse.Namespace:
+    """``--budget``, ``--seeds``, ``--out`` and, where asked, ``--data``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--budget", choices=("small", "full"), default="small", help="full is the paper's own")
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"trainings of each cell (default: {seeds})")
+    parser.add_argument("--out", type=Path, default=ROOT, help="benchmarks/results and docs/images are made below it")
+    parser.add_argument("--plot", action="store_true", help="only draw the plot again, from the stored results")
+    if data:
+        parser.add_argument("--data", type=Path, default=DATA, help="folder of the MNIST files (default: %(default)s)")
+    return parser.parse_args()
+
+
+class Trained(NamedTuple):
+    """What :func:`train` leaves."""
+
+    model: VAE  # in evaluation mode
+    test: dict[str, Any]  # the test numbers of metrics.json
+    seconds: float
+
+
+def train(
+    raw: Mapping[str, Any], splits: Splits, seed: int, lr: Schedule | None = None, prepare: Any = None
+) -> Trained:
+    """Train the configuration on the splits in a folder that is thrown away.
+
+    ``lr`` takes the place of the configuration's learning rate, and ``prepare(model)`` runs before training.
+    """
+    config = configuration.load({**raw, "seed": seed})
+    model = configuration.build_model(config, splits.train.shape)
+    if prepare is not None:
+        prepare(model)
+    objective, weighting = configuration.build_objective(config, model)
+    settings = replace(configuration.build_settings(config), print_freq=1000, eval_freq=0, sample_freq=0, save_freq=0)
+    settings = settings if lr is None else replace(settings, lr=lr)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = fit(objective, weighting, splits, settings, Path(folder) / "run", seed=seed)
+    return Trained(model.eval(), metrics["test"], round(time.perf_counter() - began, 1))
+
+
+@torch.inference_mode()
+def codes(model: VAE, images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and log-variances (N, D) of q(z|x) for all images."""
+    found = []
+    for index in torch.arange(len(images)).split(1000):
+        latent = model.encode(to_float(images.read(index), model.value_range))
+        found.append((latent.mean, latent.logvar))
+    means, logvars = zip(*found, strict=True)
+    return torch.cat(means), torch.cat(logvars)
+
+
+class Report:
+    """The JSON file of a benchmark, written anew after each cell, so that a run that is cut off leaves what it has.
+
+    Args:
+        name: of the file below ``benchmarks/results``.
+        chosen: the command line's options.
+        protocol: what was run, for the reader.
+        planned: names of all cells that the paper's table has; those without a result are listed as not run.
+    """
+
+    def __init__(
+        self, name: str, chosen: argparse.Namespace, protocol: Mapping[str, Any], planned: Sequence[str]
+    ) -> None:
+        self.path = chosen.out / "benchmarks" / "results" / f"{name}.json"
+        self.planned = list(planned)
+        self.document: dict[str, Any] = {
+            "benchmark": name,
+            "budget": chosen.budget,
+            "seeds": list(range(chosen.seeds)),
+            "data": str(chosen.data.name) if "data" in chosen else "drawn",
+            "protocol": dict(protocol),
+            "machine": machine(),
+            "cells": [],
+        }
+
+    def add(self, cell: str, **values: Any) -> None:
+        """One trained model's numbers."""
+        self.document["cells"].append({"cell": cell, **values})
+        ran = {entry["cell"] for entry in self.document["cells"]}
+        self.document["not_run"] = [name for name in self.planned if name not in ran]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.document, indent=1) + "\n", encoding="utf-8")
+        print(cell, json.dumps(values), flush=True)
+
+    def close(self) -> None:
+        """Say what was run and what was not."""
+        cells = self.document["cells"]
+        print(f"ran {len(cells)} trainings in {sum(cell['seconds'] for cell in cells) / 60:.1f} minutes: {self.path}")
+        print("not run:", ", ".join(self.document["not_run"]) or "nothing")
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numpy", "vaes")},
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
