@@ -119,6 +119,7 @@ class Report:
 
 
 def machine() -> dict[str, Any]:
+    """Processor, threads and versions, for beside every number."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),

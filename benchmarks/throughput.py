@@ -2,13 +2,16 @@
 
     python benchmarks/throughput.py [--rounds 5] [--steps 20] [--data ../shared/data/mnist]
 
-- conventional: a DataLoader with two workers, each digit resized, converted and normalised by itself from a PIL image, the loss read with
+- conventional: a DataLoader with two workers, each digit resized, converted and normalised by itself from a PIL image,
+the loss read with
   ``.item()`` at every step;
 - bare: forward, backward and Adam on one batch that is already in memory;
-- ours: ``vaes.train.loop.fit`` with everything that training does, but for lines, validation, pictures and checkpoints at intervals. It is timed as the difference
+- ours: ``vaes.train.loop.fit`` with everything that training does, but for lines, validation, pictures and checkpoints
+at intervals. It is timed as the difference
   between a training of ``warm + steps`` and one of ``warm`` steps, so that start and end cancel.
 
-All three train the same model with the same optimiser, in turn, ``rounds`` times; the first steps of each are not counted. The machine's noise is in the
+All three train the same model with the same optimiser, in turn, ``rounds`` times; the first steps of each are not
+counted. The machine's noise is in the
 spread: quote the medians of the ratios within a round.
 """
 
@@ -111,6 +114,7 @@ def ours(config: configuration.Config, splits: Splits, steps: int, batch: int) -
 
 
 def main() -> None:
+    """Time the three in turn, write the numbers, print them."""
     parser = argparse.ArgumentParser(description="Images per second of training the MNIST configuration.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)

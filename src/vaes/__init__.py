@@ -48,11 +48,30 @@ if TYPE_CHECKING:
     from vaes.train.weighting import Weighting
 
 
+_MODULES = frozenset(
+    {
+        "data",
+        "evaluate",
+        "functional",
+        "likelihoods",
+        "methods",
+        "nn",
+        "objectives",
+        "posteriors",
+        "priors",
+        "schedules",
+    }
+    | {"compare", "view"}
+)
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"vaes.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'vaes' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, *_MODULES})

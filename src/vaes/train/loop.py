@@ -303,8 +303,14 @@ class _Training:
 
 def _optimizer(objective: Objective, settings: Settings) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
-    options = {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
-    return kind(objective.parameters(), lr=settings.lr_schedule(0), fused=True, **options)
+    return kind(
+        objective.parameters(),
+        lr=settings.lr_schedule(0),
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
 
 
 def _refuse_lone_images(objective: Objective, images: int) -> None:
