@@ -37,7 +37,7 @@ BATCH = 20
 BUDGETS: dict[str, dict[str, Any]] = {
     "small": {
         "cells": ["vae k=1", "vae k=5", "iwae k=5"],
-        "epochs": [1.5] * STAGES,
+        "epochs": [2.0] * STAGES,
         "bound_images": 300,
     },
     "full": {"cells": list(PAPER), "epochs": [3.0**i for i in range(STAGES)], "bound_images": 10_000},
