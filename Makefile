@@ -25,7 +25,8 @@ demo: $(DEMO)/metrics.json
 	@echo "pictures: $(DEMO)/pictures/*-sheet.png"
 	@echo "weights:  $(DEMO)/ckpt/*/model.safetensors"
 	@echo "curves:   $(BIN)/tensorboard --logdir $(DEMO)"
-	@echo "next:     $(BIN)/vaes sample $(DEMO) --mode interpolate --between test"
+	@echo "next:     $(BIN)/vaes evaluate $(DEMO)"
+	@echo "          $(BIN)/vaes sample $(DEMO) --mode interpolate --between test"
 	@echo "          $(BIN)/vaes train -c configs/vae-digits.yaml -e runs/beta --objective.beta 4"
 	@echo "          $(BIN)/vaes train --data.kind folder --data.root YOUR/PICTURES --data.image_size 64"
 
