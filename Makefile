@@ -32,8 +32,8 @@ demo: $(DEMO)/metrics.json
 
 # A demo that was cut off goes on; a finished one is kept.
 $(DEMO)/metrics.json: | $(STAMP)
-	if test -d $(DEMO)/ckpt && ls $(DEMO)/ckpt/step* >/dev/null 2>&1; then $(BIN)/vaes train -e $(DEMO) --resume latest; \
-	else rm -f $(DEMO)/.lock; $(BIN)/vaes train -c configs/vae-digits.yaml -e $(DEMO); fi
+	if test -f $(DEMO)/config.yaml; then $(BIN)/vaes train -e $(DEMO) --resume latest; \
+	else $(BIN)/vaes train -c configs/vae-digits.yaml -e $(DEMO); fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -160,6 +160,24 @@ def test_resume_latest_goes_on_and_equals_a_run_never_stopped(work: Path, tmp_pa
     assert "beta: 2" in (tmp_path / "branch/config.yaml").read_text()
 
 
+def test_shipped_coefficients_are_overridden_by_the_origin_s_spelling(
+    work: Path, tmp_path: Path, capsys, repo: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text((work / "tiny.yaml").read_text() + "objective: {beta: 20.0}\n")
+    status, error = said(
+        "train", "-c", tmp_path / "c.yaml", "-e", tmp_path / "run", "--train.coef_kl", 4, capsys=capsys
+    )
+    assert status == 0, error
+    assert "beta: 4" in (tmp_path / "run/config.yaml").read_text()
+
+
+def test_a_data_key_may_stand_anywhere_on_the_command_line(work: Path, tmp_path: Path, capsys) -> None:
+    weights = work / "runs/a/ckpt/step000004/model.safetensors"
+    for command in (["--weights", weights, "--data.seed", 0], ["--data.seed", 0, work / "runs/a"]):
+        status, error = said("sample", *command, "--n_samples", 1, "--save_dir", tmp_path, capsys=capsys)
+        assert status == 0, error
+
+
 def write_image(path: Path, size: tuple[int, int] = (8, 8)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.effect_noise(size, 80).save(path)

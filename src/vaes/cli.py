@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import re
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +27,22 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Dotted keys are set aside first, each with its value, or argparse would take the value for an operand."""
+        plain: list[str] = []
+        dotted: list[str] = []
+        words = list(args)
+        while words:
+            word = words.pop(0)
+            if not re.match(r"--\w+\.", word):
+                plain.append(word)
+                continue
+            dotted.append(word)
+            if "=" not in word and words and not re.match(r"--[A-Za-z]", words[0]):
+                dotted.append(words.pop(0))
+        found, rest = super().parse_known_args(plain, namespace)
+        return found, rest + dotted
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
 
@@ -45,6 +63,7 @@ def guarded(command: Callable[[], None]) -> int:
     """Run a command; a mistake of the user's becomes one line on stderr and status 2."""
     # Threads that sleep while they wait: spinning ones cost up to 80% of the speed on cores that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threading.excepthook = _say_of_thread
     rank = int(os.environ.get("RANK", "0"))
     prefix = f"[process {rank}] " if rank else ""
     try:
@@ -56,15 +75,23 @@ def guarded(command: Callable[[], None]) -> int:
         print(f"{prefix}{stopped}", file=sys.stderr)
         return stopped.status
     except KeyboardInterrupt:
-        print(f"{prefix}stopped at once; nothing was harmed, the last checkpoint stands", file=sys.stderr)
+        print(f"{prefix}stopped at once; a checkpoint that was saved before is whole", file=sys.stderr)
         return 130
     except OSError as error:  # a full disk, a folder that cannot be written
         if error.strerror is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{prefix}error: {where}{error.strerror}; what was written before is whole", file=sys.stderr)
+        print(f"{prefix}error: {where}{error.strerror}", file=sys.stderr)
         return 2
     return 0
+
+
+def _say_of_thread(args: threading.ExceptHookArgs) -> None:
+    """A disk that fails under a library's thread (TensorBoard's writer) is a line, as it is under ours."""
+    if isinstance(args.exc_value, OSError):
+        print(f"warning: {args.exc_value}", file=sys.stderr)
+    else:
+        threading.__excepthook__(args)
 
 
 def _dispatch(arguments: list[str], commands: dict[str, Callable[[Sequence[str]], None]]) -> None:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,11 +34,9 @@ def run_train(
     start = _find_start(resume, exp_dir)
     if path is not None:
         raw = configuration.read_file(path)
-    elif start is not None:
-        raw = configuration.parse(start.metadata.get("config", ""), f"{resume}: its configuration")
     else:
-        raw = dict(configuration.DEFAULTS)
-    if methods and start is None and (path is None or "method" not in raw):
+        raw = dict(configuration.DEFAULTS) if start.raw is None else start.raw
+    if methods and start.raw is None and (path is None or "method" not in raw):
         raw["method"] = methods[0]
     config = configuration.load(raw, arguments)
     if methods and config.method not in methods:
@@ -46,7 +44,7 @@ def run_train(
             f"method: {config.method} is not what this command trains ({', '.join(methods)}); use vaes train"
         )
     run = exp_dir or (_home(resume) if resume else _new_folder(config))
-    if start is not None:
+    if start.raw is not None:
         _refuse_other_training(config, start, run)
     with state.main_process_first():  # the first decodes and caches, the others read the cache
         splits = configuration.build_data(config)
@@ -61,7 +59,8 @@ def run_train(
         seed=config.seed,
         flip=config.data["flip"],
         config=configuration.to_yaml(config),
-        resume=start,
+        resume=start.saved,
+        within=start.within,
     )
     if state.is_main_process:
         text = table(metrics)
@@ -209,33 +208,66 @@ def _home(resume: str) -> Path:
     return folder.parent.parent
 
 
-def _find_start(resume: str | None, exp_dir: Path | None) -> checkpoint.Checkpoint | None:
+class _Start(NamedTuple):
+    """What a training goes on from."""
+
+    saved: checkpoint.Checkpoint | None = None
+    raw: dict[str, Any] | None = None  # its configuration
+    within: bool = False  # in the run folder that is there already
+
+
+def _find_start(resume: str | None, exp_dir: Path | None) -> _Start:
     if resume is None:
         if exp_dir is not None:
             refuse_existing(exp_dir)
-        return None
+        return _Start()
     if resume == "latest":
         if exp_dir is None:
             raise UserError("--resume latest: say which run with -e RUN")
-        if not (exp_dir / "ckpt").is_dir():
+        if not (exp_dir / "config.yaml").is_file():
             raise UserError(f"--resume latest: {exp_dir} is no run folder; without --resume a new one is made")
-        with locked(exp_dir):
-            return checkpoint.read(checkpoint.newest_folder(exp_dir))
+        with locked(exp_dir, shared=True):  # every process of a launcher looks
+            if not checkpoint.checkpoints(exp_dir):  # stopped before its first checkpoint: from the beginning
+                return _Start(None, configuration.read_file(exp_dir / "config.yaml"), True)
+            found = checkpoint.read(checkpoint.newest_folder(exp_dir))
+        return _Start(found, _stored(found, resume), True)
     folder = find_weights(Path(resume)).parent
-    if exp_dir is not None and exp_dir.resolve() != folder.resolve().parent.parent:
+    home = folder.resolve().parent.parent
+    within = exp_dir is None or exp_dir.resolve() == home
+    if not within and exp_dir is not None:
         refuse_existing(exp_dir)
-    return checkpoint.read(folder)
+    found = checkpoint.read(folder)
+    return _Start(found, _stored(found, resume), within)
 
 
-def _refuse_other_training(config: Config, start: checkpoint.Checkpoint, run: Path) -> None:
+def _stored(found: checkpoint.Checkpoint, where: str) -> dict[str, Any]:
+    return configuration.parse(str(found.metadata.get("config", "")), f"{where}: its configuration")
+
+
+def _refuse_other_training(config: Config, start: _Start, run: Path) -> None:
     """Going on in a run changes nothing but ``train``; into a new folder, nothing but the model must stay."""
-    stored = configuration.load(configuration.parse(start.metadata.get("config", ""), "its configuration"))
-    within = (run / "ckpt").is_dir()
-    sections = FIXED if within else ("method", "model")
+    stored = configuration.load(start.raw or {})
+    sections = FIXED if start.within else ("method", "model")
     refuse_difference(
         config, stored, sections, "--resume goes on with the same training; give a new run folder with -e"
     )
-    if within and (later := [path for path in checkpoint.checkpoints(run) if int(path.name[4:]) > start.step]):
+    if not start.within:
+        return
+    if config.train["batch_size"] != stored.train["batch_size"]:
         raise UserError(
-            f"--resume: {later[0]} is newer than step {start.step}; give a new run folder with -e to branch off"
+            f"train.batch_size: {config.train['batch_size']} where this run has {stored.train['batch_size']}, and its "
+            "images are in that order; give a new run folder with -e"
+        )
+    if start.saved is not None:
+        step = start.saved.step
+        if later := [path for path in checkpoint.checkpoints(run) if int(path.name[4:]) > step]:
+            raise UserError(
+                f"--resume: {later[0]} is newer than step {step}; give a new run folder with -e to branch off"
+            )
+    spans = [value for value in (config.train["lr"], *config.objective.values()) if isinstance(value, dict)]
+    if config.train["n_steps"] != stored.train["n_steps"] and any(v.get("steps", 0) is None for v in spans):
+        print(
+            "note: a schedule without steps of its own spans the whole training, and that is longer or shorter now: "
+            "its value jumps",
+            file=sys.stderr,
         )

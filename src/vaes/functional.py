@@ -80,9 +80,7 @@ def median_squared_distance(x: Tensor, y: Tensor) -> Tensor:
 
     Gretton et al., A Kernel Two-Sample Test, JMLR 2012, section 8.
     """
-    pooled = torch.cat([x, y]).detach()
-    row, col = torch.triu_indices(len(pooled), len(pooled), offset=1, device=pooled.device)
-    return squared_distances(pooled, pooled)[row, col].median()
+    return torch.pdist(torch.cat([x, y]).detach()).square().median()
 
 
 def gaussian_kernel(squared_bandwidth: Tensor | float) -> Kernel:

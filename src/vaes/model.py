@@ -64,6 +64,8 @@ class VAE(nn.Module):
         self.encoder, self.decoder = encoder, decoder
         self.posterior, self.prior, self.likelihood = posterior, prior, likelihood
         low, high = value_range or likelihood.default_range
+        if not low < high:
+            raise ValueError(f"value_range must be a lowest and a highest pixel value, got ({low}, {high})")
         self.value_range = (float(low), float(high))
         misfit = likelihood.misfit(output_range(decoder), self.value_range)
         if misfit:
@@ -83,6 +85,11 @@ class VAE(nn.Module):
         """Images x (B, C, H, W) and standard normal noise (K, B, D) -> Trace."""
         z, log_q, mean, logvar = self.encode(x, noise)
         y = self._decode(z)
+        wanted = (self.likelihood.channels(x.shape[1]), *x.shape[2:])
+        if y.shape[2:] != wanted:
+            raise ValueError(
+                f"the decoder made {tuple(y.shape[2:])} where images of {tuple(x.shape[1:])} need {wanted}"
+            )
         log_px = self.likelihood.log_prob(y, x)
         log_pz = self.prior.log_prob(z)
         return Trace(x, z, y, log_px, log_pz, log_q, self._rate(log_pz, log_q, mean, logvar), mean, logvar)
@@ -90,6 +97,12 @@ class VAE(nn.Module):
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Latent:
         """Images (B, C, H, W) -> Latent. Without noise, one sample per image: the centre of q(z|x)."""
         h = to_float32(self.encoder(x))
+        wanted = (len(x), self.posterior.heads * self.z_dim)
+        if h.shape != wanted:
+            raise ValueError(
+                f"the encoder made {tuple(h.shape)} of {len(x)} images; {type(self.posterior).__name__} in "
+                f"{self.z_dim} dimensions needs {wanted}"
+            )
         if noise is None:
             noise = h.new_zeros(1, len(x), self.z_dim)
         return self.posterior(h, noise)
@@ -109,6 +122,8 @@ class VAE(nn.Module):
     def interpolate(self, a: Tensor, b: Tensor, n: int, *, path: Literal["linear", "spherical"] = "linear") -> Tensor:
         """Mean images (N, n, C, H, W) along the path from codes a (N, D) to codes b (N, D), ends included."""
         t = torch.linspace(0, 1, n, dtype=a.dtype, device=a.device)[None, :, None]
+        if path not in ("linear", "spherical"):
+            raise ValueError(f"path must be 'linear' or 'spherical', got {path!r}")
         between = lerp if path == "linear" else slerp
         return self.decode(between(a[:, None], b[:, None], t))
 

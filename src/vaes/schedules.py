@@ -82,6 +82,8 @@ class OneCycle(Schedule):
     ) -> None:
         if not 0 < warmup < 1:
             raise ValueError(f"warmup must lie between 0 and 1, got {warmup}")
+        if start_div <= 0 or end_div <= 0:
+            raise ValueError(f"start_div and end_div must be above 0, got {start_div} and {end_div}")
         steps = _positive("steps", total_steps if steps is None else steps)
         self.low, self.peak, self.end = peak / start_div, peak, peak / end_div
         self.rise, self.fall = warmup * steps, (1 - warmup) * steps

@@ -41,9 +41,31 @@ def test_the_aliases_of_the_mmd_coefficients() -> None:
     assert (config.objective["alpha"], config.objective["lambda_"]) == (0.5, 3)
 
 
-def test_an_alias_beside_its_key_is_refused() -> None:
+def test_an_alias_beside_its_key_is_refused_in_one_place_and_overrides_it_from_another() -> None:
     with pytest.raises(UserError, match=r"train\.coef_kl: the same as objective\.beta"):
-        load({"objective": {"beta": 1.0}}, ["--train.coef_kl", "2"])
+        load({"objective": {"beta": 1.0}, "train": {"coef_kl": 2.0}})
+    assert load({"objective": {"beta": 1.0}}, ["--train.coef_kl", "2"]).objective["beta"] == 2
+
+
+def test_a_path_is_taken_as_it_stands_and_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for text, expected in (("photos #1", "photos #1"), ("~/x", "home/x"), ("/abs", "/abs")):
+        config = load({}, ["--data.kind=folder", "--data.root", text])
+        assert config.data["root"] == str(tmp_path / expected)
+
+
+def test_a_part_named_by_its_kind_keeps_the_options_given_beside_it() -> None:
+    config = load({}, ["--model.likelihood.scale", "0.5", "--model.likelihood", "gaussian"])
+    assert config.model["likelihood"]["scale"] == 0.5
+    config = load({"model": {"network": {"dim": 8}}}, ["--model.network.kind", "mlp"])
+    assert config.model["network"]["kind"] == "mlp"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    with pytest.raises(UserError, match=r"seed: .* must be 0 or more"):
+        load({"seed": seed})
 
 
 def test_a_resolved_configuration_survives_its_file(tmp_path: Path) -> None:

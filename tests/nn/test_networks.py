@@ -87,3 +87,16 @@ def test_output_range_reads_the_last_layer() -> None:
     assert output_range(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Sigmoid()))) == (0.0, 1.0)
     assert output_range(nn.Sequential(nn.Tanh(), nn.Linear(2, 2)))[1] == torch.inf
     assert output_range(nn.Identity())[0] == -torch.inf
+    assert output_range(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Unflatten(1, (2, 2)))) == (-1.0, 1.0)
+
+
+def test_output_range_does_not_guess_what_a_module_of_one_s_own_runs_last() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.act = nn.Linear(2, 2), nn.ReLU()
+
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return self.linear(self.act(z))
+
+    assert output_range(Own()) == (-torch.inf, torch.inf)

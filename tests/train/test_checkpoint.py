@@ -17,7 +17,7 @@ def write(run: Path, step: int, seed: int = 0) -> tuple[torch.nn.Module, torch.o
     model(torch.randn(4, 1, 8, 8), torch.randn(1, 4, 3)).log_px.sum().backward()
     optimizer.step()
     checkpoint.write(
-        run, step, model, optimizer, {"loss": torch.tensor(3.0)}, {"best": None, "summed": 1}, {"config": "x"}
+        run, step, model, optimizer, {"sum.loss": torch.tensor(3.0)}, {"best": None, "summed": 1}, {"config": "x"}
     )
     return model, optimizer
 

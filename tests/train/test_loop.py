@@ -8,9 +8,10 @@ import torch
 from parts import small_vae
 
 from vaes import likelihoods
-from vaes.data import Splits, arrays
+from vaes.data import Batches, Splits, arrays, to_float
 from vaes.errors import UserError
-from vaes.objectives import ELBO, MMD, Objective
+from vaes.model import Trace
+from vaes.objectives import ELBO, MMD, Noise, Objective, Term
 from vaes.schedules import Linear
 from vaes.train import Settings, checkpoint
 from vaes.train.loop import fit
@@ -102,7 +103,16 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Pa
         file.write('{"step": 6, "spl')  # killed in the middle of a line
     start = checkpoint.read(checkpoint.newest_folder(run))
     assert start.step == saved
-    fit(objective(seed=5), weighting(), splits(), settings(keep=9, print_freq=3), run, flip=True, resume=start)
+    fit(
+        objective(seed=5),
+        weighting(),
+        splits(),
+        settings(keep=9, print_freq=3),
+        run,
+        flip=True,
+        resume=start,
+        within=True,
+    )
     assert everything(run) == everything(tmp_path / "whole")
 
 
@@ -225,3 +235,84 @@ def test_noise_is_standard_normal_and_a_function_of_its_arguments_alone() -> Non
         normal((200, 100), 3, Use.POSTERIOR, 8),
     ):
         assert abs((a * other).mean()) < 4 / math.sqrt(20_000)
+
+
+def test_every_option_of_the_optimiser_does_what_a_loop_written_by_hand_does(tmp_path: Path) -> None:
+    # eps is large, so that Adam is not blind to the scale of the gradient, and wrong averaging would show.
+    options = settings(
+        lr=Linear(6, start=0.1, stop=0.02), betas=(0.5, 0.7), eps=0.1, weight_decay=0.1, clip_grad=2.0, accumulate=2
+    )
+    fitted = Objective(small_vae(), ELBO())
+    fit(fitted, Weighting(lambda pixels: {"rate": 2.0}, {}), splits(), options, tmp_path / "run", seed=3, flip=True)
+
+    by_hand = Objective(small_vae(), ELBO())
+    m = {name: torch.zeros_like(p) for name, p in by_hand.named_parameters()}
+    v = {name: torch.zeros_like(p) for name, p in by_hand.named_parameters()}
+    batches = Batches(splits().train, 8, seed=3)
+    clipped = 0
+    for step in range(6):
+        x = to_float(batches.read(step, flips=True), (-1.0, 1.0))
+        noise = Noise(normal((1, 8, 3), 3, Use.POSTERIOR, step), normal((8, 3), 3, Use.PRIOR, step))
+        by_hand.zero_grad()
+        by_hand(x, noise, {"rate": 2.0})["loss"].backward()
+        norm = torch.stack([p.grad.square().sum() for p in by_hand.parameters()]).sum().sqrt()
+        clipped += int(norm > 2.0)
+        lr = 0.1 + (0.02 - 0.1) * step / 6
+        with torch.no_grad():
+            for name, p in by_hand.named_parameters():
+                grad = p.grad * min(1.0, 2.0 / norm.item())
+                m[name] = 0.5 * m[name] + 0.5 * grad
+                v[name] = 0.7 * v[name] + 0.3 * grad**2
+                p *= 1 - lr * 0.1
+                root = (v[name] / (1 - 0.7 ** (step + 1))).sqrt()
+                p -= lr * (m[name] / (1 - 0.5 ** (step + 1))) / (root + 0.1)
+    assert clipped, "the test needs a gradient that is clipped"
+    for (name, a), b in zip(fitted.named_parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_precision_reaches_the_model(tmp_path: Path) -> None:
+    seen = []
+    part = Objective(small_vae(), ELBO())
+    part.model.encoder.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    only = Weighting(lambda pixels: {"rate": 1.0}, {})
+    fit(part, only, splits(), settings(n_steps=1, sample_freq=0, eval_freq=0), tmp_path / "run")
+    assert torch.bfloat16 not in seen
+
+
+class Scaled(Term):
+    """A term with a parameter of its own."""
+
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, trace: Trace, prior_z: torch.Tensor) -> torch.Tensor:
+        return (self.scale - 3) ** 2
+
+
+def test_the_parameters_of_a_term_are_resumed(tmp_path: Path) -> None:
+    def scaled() -> Objective:
+        return Objective(small_vae(), ELBO(), {"scaled": Scaled()})
+
+    only = Weighting(lambda pixels: {"rate": 1.0, "scaled": 1.0}, {})
+    whole, first, second = scaled(), scaled(), scaled()
+    fit(whole, only, splits(), settings(lr=0.05), tmp_path / "whole")
+    fit(first, only, splits(), settings(lr=0.05, n_steps=4), tmp_path / "cut")
+    start = checkpoint.read(checkpoint.newest_folder(tmp_path / "cut"))
+    fit(second, only, splits(), settings(lr=0.05), tmp_path / "cut", resume=start, within=True)
+    assert first.terms["scaled"].scale.item() != 1.0
+    assert second.terms["scaled"].scale.item() == whole.terms["scaled"].scale.item()
+
+
+@pytest.mark.parametrize("n_valid", [1, 2, 501])
+def test_validation_sets_of_any_size_give_a_loss(n_valid: int) -> None:
+    images = arrays(
+        np.zeros((8, 1, 8, 8), np.uint8), np.zeros((2, 1, 8, 8), np.uint8), valid=np.zeros((n_valid, 1, 8, 8), np.uint8)
+    )
+    found = validate(Objective(small_vae(), ELBO()), images.valid, {"rate": 1.0}, seed=0)
+    assert found["loss"].n == n_valid
+    found = validate(objective(), images.valid, {"rate": 1.0, "mmd": 1.0}, seed=0)
+    assert ("loss" in found) == (n_valid > 1)

@@ -54,6 +54,14 @@ def test_two_processes_equal_one_on_the_same_global_batch(tmp_path: Path) -> Non
         assert all(a[key] == (pytest.approx(b[key], rel=1e-4, abs=1e-5) if key != "split" else b[key]) for key in a)
 
 
+def test_two_processes_resume(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finish(command(run, "--train.n_steps=3"), tmp_path)
+    torchrun = [str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", str(random.randint(20_000, 40_000))]
+    finish([*torchrun, "-m", "vaes", "train", "-e", str(run), "--resume", "latest", "--train.n_steps=5"], tmp_path)
+    assert checkpoint.read(checkpoint.newest_folder(run)).step == 5
+
+
 def outcome(run: Path) -> dict[str, object]:
     last = checkpoint.checkpoints(run)[0]
     names = (checkpoint.MODEL, checkpoint.TRAINING, checkpoint.STATE)
@@ -109,7 +117,26 @@ def test_a_training_killed_at_random_moments_ends_as_one_never_killed(tmp_path: 
     assert outcome(run) == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_training_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        command(run, "--train.n_steps=100000", "--train.save_freq=0", "--train.eval_freq=0"),
+        cwd=tmp_path,
+        env=ENV,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (run / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not checkpoint.checkpoints(run)
+    finish([str(BIN / "vaes"), "train", "-e", str(run), "--resume", "latest", "--train.n_steps=6"], tmp_path)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["split"] == "train"] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_says_how_to_go_on_and_exits_as_it_should(tmp_path: Path, number: int, status: int) -> None:
     run = tmp_path / "run"
     process = started(run, command(run, "--train.n_steps=100000", "--train.save_freq=5"), tmp_path)

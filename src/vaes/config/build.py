@@ -80,3 +80,7 @@ def _call(path: str, part: Any, *wired: Any, **options: Any) -> Any:
         raise
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+    except (MemoryError, OverflowError) as error:
+        raise UserError(f"{path}: too large to build ({error})") from error
+    except RuntimeError as error:  # torch's way of saying that no memory is left, and that a size is absurd
+        raise UserError(f"{path}: cannot be built: {str(error).splitlines()[0]}") from error

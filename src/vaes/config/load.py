@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from vaes.config.resolve import Config, resolve
+from vaes.config.resolve import ALIASES, DEFAULT_KINDS, Config, resolve
 from vaes.errors import UserError
 
 __all__ = ["DEFAULTS", "load", "overrides", "parse", "read_file", "to_yaml"]
@@ -136,19 +136,30 @@ def overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
             text = rest.pop(0)
         if not all(key.split(".")):
             raise UserError(f"--{key}: not a dotted key such as train.lr")
-        pairs.append((key, _value(text, f"--{key}")))
+        value = _value(text, f"--{key}")
+        # A text is taken as it stands: YAML would cut a path at " #" and drop its spaces.
+        pairs.append((key, text if isinstance(value, str) and text[:1] not in "'\"" else value))
     return pairs
+
+
+def _canonical(key: str, value: Any) -> tuple[str, Any]:
+    """An override by its one name: an alias by its key, a part said by its kind alone by its kind."""
+    group, _, name = key.rpartition(".")
+    if group == "train" and name in ALIASES:
+        return f"objective.{ALIASES[name]}", value
+    return (f"{key}.kind", value) if key in DEFAULT_KINDS and isinstance(value, str) else (key, value)
 
 
 def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     *groups, last = key.split(".")
+    path = ".".join(groups)
     for group in groups:
         below = raw.get(group)
         # A part that was named by its kind alone, or a number that becomes a schedule, gives way to keys of its own.
         if not isinstance(below, dict):
             raw[group] = below = {"kind": below} if isinstance(below, str) else {}
         raw = below
-    if last == "kind" and raw.get("kind", value) != value:
+    if last == "kind" and raw.get("kind", DEFAULT_KINDS.get(path, value)) != value:
         raw.clear()  # the options of one kind mean nothing to another
     raw[last] = value
 
@@ -156,8 +167,9 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
 def load(raw: Mapping[str, Any], arguments: Sequence[str] = ()) -> Config:
     """The configuration of raw keys, as :func:`read_file` gives them, with overrides from the command line."""
     keys = copy.deepcopy(dict(raw))
+    given = [_canonical(key, value) for key, value in overrides(arguments)]
     # Kinds first: an option of the new kind may stand before it on the command line.
-    for key, value in sorted(overrides(arguments), key=lambda pair: not pair[0].endswith(".kind")):
+    for key, value in sorted(given, key=lambda pair: not pair[0].endswith(".kind")):
         _set(keys, key, value)
     return resolve(keys)
 

@@ -1,6 +1,7 @@
 """Raw keys -> a complete, checked configuration."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
@@ -13,6 +14,8 @@ from vaes.train.settings import Settings
 __all__ = ["Config", "resolve"]
 
 # The commands of the project that this one grew from say coefficients so.
+DEFAULT_KINDS = {"data": "digits", "model.network": "conv", "model.likelihood": "gaussian"}
+
 ALIASES = {"coef_kl": "beta", "coef_alpha": "alpha", "coef_lambda": "lambda_"}
 
 
@@ -38,13 +41,15 @@ def resolve(raw: object) -> Config:
         UserError: naming the dotted key, what is wrong with it and what would be right.
     """
     top = check_keys("", raw, Config._fields)
-    seed = validate("", _top, {name: top[name] for name in ("seed", "method") if name in top})
-    method = seed["method"]
+    plain = validate("", _top, {name: top[name] for name in ("seed", "method") if name in top})
+    method = plain["method"]
+    if not 0 <= plain["seed"] < 2**63:
+        raise UserError(f"seed: {plain['seed']} is not right; it must be 0 or more and below 2^63")
     if method not in METHODS:
         raise unknown(f"method: unknown method {method!r}", method, METHODS)
     train, objective = _move_aliases(top.get("train", {}), top.get("objective", {}))
     return Config(
-        seed=seed["seed"],
+        seed=plain["seed"],
         method=method,
         data=_data(top.get("data", {})),
         model=_model(top.get("model", {})),
@@ -54,8 +59,7 @@ def resolve(raw: object) -> Config:
 
 
 def _top(*, seed: int = 0, method: str = "vae") -> None:
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
+    """The plain keys of the top level."""
 
 
 def model_options(*, z_dim: int = 2, value_range: tuple[float, float] | None = None) -> None:
@@ -70,35 +74,38 @@ def data_options(*, flip: bool = False, binarize: Protocol = "none", binarize_se
     """
 
 
-def _kind(path: str, values: object, registry: Mapping[str, Any], default: str) -> tuple[str, dict[str, Any]]:
+def _kind(path: str, values: object, registry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if isinstance(values, str):
         values = {"kind": values}
     if not isinstance(values, Mapping):
         raise UserError(f"{path}: {values!r} is not a group of keys with a kind; kinds: {', '.join(sorted(registry))}")
-    kind = values.get("kind", default)
+    kind = values.get("kind", DEFAULT_KINDS.get(path))
     if not isinstance(kind, str) or kind not in registry:
         raise unknown(f"{path}.kind: unknown kind {kind!r}", kind, registry)
     return kind, {key: value for key, value in values.items() if key != "kind"}
 
 
-def _part(path: str, values: object, registry: Mapping[str, Any], default: str) -> dict[str, Any]:
-    kind, options = _kind(path, values, registry, default)
+def _part(path: str, values: object, registry: Mapping[str, Any]) -> dict[str, Any]:
+    kind, options = _kind(path, values, registry)
     return {"kind": kind, **validate(path, registry[kind], options)}
 
 
 def _data(values: object) -> dict[str, Any]:
-    kind, options = _kind("data", values, SOURCES, "digits")
+    kind, options = _kind("data", values, SOURCES)
     common = {name: options.pop(name) for name in keys(data_options) if name in options}
     check_keys("data", options, {*keys(SOURCES[kind]), *keys(data_options), "kind"})
-    return {"kind": kind, **validate("data", SOURCES[kind], options), **validate("data", data_options, common)}
+    source = validate("data", SOURCES[kind], options)
+    if isinstance(source.get("root"), str):  # so that the run is found its data from anywhere
+        source["root"] = str(Path(source["root"]).expanduser().absolute())
+    return {"kind": kind, **source, **validate("data", data_options, common)}
 
 
 def _model(values: object) -> dict[str, Any]:
     given = check_keys("model", values, {*keys(model_options), "network", "likelihood"})
     networks = {name: pair.encoder for name, pair in NETWORKS.items()}
     return {
-        "network": _part("model.network", given.pop("network", {}), networks, "conv"),
-        "likelihood": _part("model.likelihood", given.pop("likelihood", {}), LIKELIHOODS, "gaussian"),
+        "network": _part("model.network", given.pop("network", {}), networks),
+        "likelihood": _part("model.likelihood", given.pop("likelihood", {}), LIKELIHOODS),
         **validate("model", model_options, given),
     }
 
@@ -115,7 +122,7 @@ def _scheduled(path: str, part: Any, values: object) -> dict[str, Any]:
     resolved = validate(path, part, values)
     for name, parameter in keys(part).items():
         if takes_schedule(parameter.annotation) and isinstance(resolved[name], Mapping):
-            resolved[name] = _part(dotted(path, name), resolved[name], SCHEDULES, "")
+            resolved[name] = _part(dotted(path, name), resolved[name], SCHEDULES)
     return resolved
 
 

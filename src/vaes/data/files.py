@@ -42,14 +42,12 @@ class DirectoryFiles(Files):
 
     def __init__(self, root: Path) -> None:
         found: dict[str, tuple[int, int]] = {}
-        seen: set[tuple[int, int]] = set()
         try:
             for folder, below, names in os.walk(root, onerror=_raise, followlinks=True):
-                status = os.stat(folder)
-                if (status.st_dev, status.st_ino) in seen:
-                    below.clear()
-                    continue
-                seen.add((status.st_dev, status.st_ino))
+                # A link to a folder that it lies in would be followed for ever; one to a folder beside it is a folder.
+                above = [Path(folder), *Path(folder).parents]
+                chain = {path.resolve() for path in above[: len(above) - len(root.parents)]}
+                below[:] = [name for name in below if Path(folder, name).resolve() not in chain]
                 below.sort()
                 for name in names:
                     path = os.path.join(folder, name)

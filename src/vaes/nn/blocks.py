@@ -17,6 +17,8 @@ _RANGES: dict[type[nn.Module], tuple[float, float]] = {
     nn.Softplus: (0.0, math.inf),
 }
 
+_SHAPE_ONLY = (nn.Flatten, nn.Unflatten, nn.Identity, nn.PixelShuffle)
+
 
 def init_normal(module: nn.Module, std: float = 0.02) -> None:
     """Draw convolution and linear weights from N(0, std^2), batch-norm gains from N(1, std^2); biases are zero.
@@ -36,8 +38,13 @@ def init_normal(module: nn.Module, std: float = 0.02) -> None:
 def output_range(module: nn.Module) -> tuple[float, float]:
     """The range that the last layer of a network confines its output to; (-inf, inf) where it confines nothing.
 
+    Known for single layers and ``nn.Sequential`` alone: of another module nobody knows what it runs last, and it counts
+    as unconfined.
+
     >>> output_range(nn.Sequential(nn.Linear(2, 2), nn.Tanh()))
     (-1.0, 1.0)
     """
-    leaves = [layer for layer in module.modules() if not list(layer.children())]
-    return _RANGES.get(type(leaves[-1]), (-math.inf, math.inf)) if leaves else (-math.inf, math.inf)
+    if isinstance(module, nn.Sequential):
+        last = next((layer for layer in reversed(module) if not isinstance(layer, _SHAPE_ONLY)), None)
+        return output_range(last) if last is not None else (-math.inf, math.inf)
+    return _RANGES.get(type(module), (-math.inf, math.inf))

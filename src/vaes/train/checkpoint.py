@@ -55,11 +55,14 @@ def write(
     step: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    sums: dict[str, Tensor],
+    extra: dict[str, Tensor],
     state: dict[str, Any],
     metadata: dict[str, Any],
 ) -> Path:
-    """Write the checkpoint of a step: to a temporary name, synced, then renamed. ``metadata`` goes with the weights."""
+    """Write the checkpoint of a step: to a temporary name, synced, then renamed.
+
+    ``extra`` tensors go with the optimiser's moments, ``metadata`` with the weights.
+    """
     final = run / "ckpt" / f"step{step:06d}"
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -67,7 +70,7 @@ def write(
     try:
         metadata = {**metadata, "format": FORMAT, "step": step}
         files.write_atomic(temporary / MODEL, lambda path: files.write_tensors(path, model.state_dict(), metadata))
-        training = {**_moments(optimizer), **{f"sum.{name}": value for name, value in sums.items()}}
+        training = {**_moments(optimizer), **extra}
         files.write_atomic(temporary / TRAINING, lambda path: files.write_tensors(path, training))
         sums_of_files = {name: files.checksum(temporary / name) for name in (MODEL, TRAINING)}
         document = {"format": FORMAT, "step": step, "sha256": sums_of_files, **state}

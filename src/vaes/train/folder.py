@@ -22,15 +22,15 @@ def refuse_existing(run: Path) -> None:
 
 
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Keep every other training out of a run folder.
+def locked(run: Path, *, shared: bool = False) -> Iterator[None]:
+    """Keep every other training out of a run folder; ``shared`` lets others look in at the same time.
 
     Raises:
         UserError: another one is at work in it.
     """
     with (run / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{run}: another training is at work in this run folder; choose another with -e") from None
         yield

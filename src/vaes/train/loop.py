@@ -44,6 +44,7 @@ def fit(
     flip: bool = False,
     config: str = "",
     resume: checkpoint.Checkpoint | None = None,
+    within: bool = False,
 ) -> dict[str, Any]:
     """Train, and leave checkpoints, metrics and pictures in the folder ``run``.
 
@@ -56,7 +57,8 @@ def fit(
         seed: of the order of images and of all noise.
         flip: mirror each training image with probability 1/2.
         config: the configuration as text, for ``config.yaml`` and the metadata of the weights.
-        resume: go on from this checkpoint; ``run`` may then be the folder that it lies in, or a new one.
+        resume: go on from this checkpoint.
+        within: enter a run folder that is there already, to go on in it.
 
     Returns:
         What ``metrics.json`` holds: the test numbers, in nats per image.
@@ -65,7 +67,7 @@ def fit(
         UserError: a batch that does not divide, a run folder that exists, a loss that is no number.
         Stopped: SIGTERM or Ctrl-C came; the training was saved first.
     """
-    return _Training(objective, weighting, splits, settings, Path(run), seed, flip, config, resume).run()
+    return _Training(objective, weighting, splits, settings, Path(run), seed, flip, config, resume, within).run()
 
 
 class _Training:
@@ -80,6 +82,7 @@ class _Training:
         flip: bool,
         config: str,
         resume: checkpoint.Checkpoint | None,
+        within: bool,
     ) -> None:
         self.settings, self.weighting, self.folder = settings, weighting, run
         self.seed, self.flip, self.config = seed, flip, config
@@ -98,7 +101,7 @@ class _Training:
         _refuse_lone_images(objective, self.batches.size // settings.accumulate)
         self.pixels = math.prod(splits.train.shape)
         self.start = resume.step if resume else 0
-        self.within = resume is not None and (run / "ckpt").is_dir()
+        self.within = within
         optimizer = _optimizer(objective, settings)
         self.sums: dict[str, Tensor] = {}
         self.summed = 0
@@ -171,11 +174,11 @@ class _Training:
         save = done == s.n_steps or (s.save_freq > 0 and done % s.save_freq == 0)
         signal = self._agreed(stop, done)
         if any(due.values()) or save or signal:
-            self._refuse_non_finite(done, save or bool(signal))
+            self._refuse_non_finite(done, save or due["eval"] or bool(signal))
         if due["print"]:
             self._print(done)
         if due["eval"]:
-            self._validate(done)
+            save |= self._validate(done)  # the best is kept, so it is saved
         if due["sample"]:
             self._picture(done)
         if save or signal:
@@ -218,13 +221,17 @@ class _Training:
         self.record.scalars(done, "train", values, speed)
         self.sums, self.summed, self.printed = {}, 0, (done, seconds)
 
-    def _validate(self, done: int) -> None:
+    def _validate(self, done: int) -> bool:
+        """Whether this is the best step so far: by the loss under the weights of the last step, whatever the schedules
+        give now."""
         with self.clock.on("validation"):
-            weights = self.weighting(done - 1, self.pixels)
+            weights = self.weighting(self.settings.n_steps - 1, self.pixels)
             found = validate(self.objective, self.splits.valid, weights, seed=self.seed)
-            if self.best is None or found["loss"].value < self.best[1]:
+            better = "loss" in found and (self.best is None or found["loss"].value < self.best[1])
+            if better:
                 self.best = (done, found["loss"].value)
             self.record.scalars(done, "valid", {name: estimate.value for name, estimate in found.items()})
+        return better
 
     def _picture(self, done: int) -> None:
         if not self.accelerator.is_main_process:
@@ -241,7 +248,9 @@ class _Training:
             with self.clock.on("saving"):
                 state = {"best": self.best, "summed": self.summed, "terms": list(self.sums)}
                 metadata = {"config": self.config, "image_shape": list(self.splits.train.shape)}
-                checkpoint.write(self.folder, done, self.model, self.optimizer, self.sums, state, metadata)
+                extra = {f"sum.{name}": value for name, value in self.sums.items()}
+                extra |= {f"terms.{name}": value for name, value in self.objective.terms.state_dict().items()}
+                checkpoint.write(self.folder, done, self.model, self.optimizer, extra, state, metadata)
                 checkpoint.thin_out(self.folder, self.settings.keep, self.best[0] if self.best else None)
         self.accelerator.wait_for_everyone()
 
@@ -252,6 +261,8 @@ class _Training:
                 f"train.n_steps: {self.settings.n_steps} is less than the {resume.step} steps of the {where}"
             )
         checkpoint.load_weights(self.model, resume.weights, where)
+        terms = {name[6:]: value for name, value in resume.training.items() if name.startswith("terms.")}
+        checkpoint.load_weights(self.objective.terms, terms, where)
         checkpoint.restore_optimizer(optimizer, resume)
         device = self.accelerator.device
         self.sums = {name: resume.training[f"sum.{name}"].to(device) for name in resume.state["terms"]}

@@ -1,6 +1,7 @@
 """The options of training."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from vaes.schedules import Constant, Schedule
@@ -59,11 +60,14 @@ class Settings:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {list(self.betas)}")
-        if isinstance(self.lr, float | int) and self.lr <= 0:
-            raise ValueError(f"lr must be above 0, got {self.lr}")
+        ends = [self.lr_schedule(step) for step in range(0, self.n_steps, -(-self.n_steps // 100))]
+        if not all(0 <= lr < math.inf for lr in ends) or not max(ends) > 0:
+            raise ValueError(
+                f"lr must be above 0 and finite, and a schedule never below 0; got {min(ends)} to {max(ends)}"
+            )
         if self.eps <= 0:
             raise ValueError(f"eps must be above 0, got {self.eps}")
-        if self.weight_decay < 0 or (self.clip_grad is not None and self.clip_grad <= 0):
+        if self.weight_decay < 0 or (self.clip_grad is not None and not self.clip_grad > 0):
             raise ValueError("weight_decay must not be negative, and clip_grad must be above 0 or null")
 
     @property

@@ -8,7 +8,7 @@ __all__ = ["Stop"]
 
 
 class Stop:
-    """Remembers the first SIGTERM or SIGINT; the second has its usual effect at once.
+    """Remembers the first SIGTERM, SIGINT or SIGHUP (its terminal was closed); the second has its usual effect.
 
     Signals reach the main thread alone: elsewhere this does nothing.
     """
@@ -19,7 +19,7 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 self._usual[number] = signal.signal(number, self._remember)
         return self
 

@@ -35,23 +35,23 @@ def validate(
 
     Nats per image, but for ``mse``, which is per pixel on the model's value range and taken at the central code. As
     many samples of q(z|x) per image as the bound takes, seeded; the standard error is over images. ``loss`` and terms
-    are means over batches, and have none.
+    are means over batches, and have none; terms, and with them the loss, are left out where there is one image in all.
     """
     model, training = objective.model, objective.training
     device = next(model.parameters()).device
     objective.eval()
     columns: dict[str, list[Tensor]] = {}
-    for batch, start in enumerate(range(0, len(images), batch_size)):
-        stop = min(start + batch_size, len(images))
-        x = to_float(images.read(torch.arange(start, stop)), model.value_range).to(device)
+    # Batches of nearly one size, so that none is left with a single image: terms compare images.
+    for batch, index in enumerate(torch.arange(len(images)).tensor_split(-(-len(images) // batch_size))):
+        x = to_float(images.read(index), model.value_range).to(device)
         samples = objective.bound.samples
-        noise = normal((samples + 1, stop - start, model.z_dim), seed, Use.VALIDATION, batch).to(device)
+        noise = normal((samples + 1, len(index), model.z_dim), seed, Use.VALIDATION, batch).to(device)
         trace = model(x, noise[:samples])
         centre = model.reconstruct(x) if trace.mean is None else model.decode(trace.mean)
         found = {"distortion": -trace.log_px.mean(0), "mse": (centre - x).square().flatten(1).mean(1)}
         if trace.rate is not None:
             found |= {"rate": trace.rate, "elbo": -found["distortion"] - trace.rate}
-        if stop - start > 1:  # terms compare images
+        if len(index) > 1 or not objective.terms:
             out = objective.score(trace, noise[samples], weights)
             found |= {name: value.expand(len(x)) for name, value in out.items() if name not in found}
         for name, value in found.items():

@@ -55,12 +55,14 @@ class Picture(NamedTuple):
 
 def check(options: Options) -> None:
     """Refuse options that nothing can be drawn with."""
+    if not 0 <= options.seed < 2**63:
+        raise UserError(f"--seed: {options.seed} is not right; it must be 0 or more and below 2^63")
     for name, least in (("n_samples", 1), ("batch_size", 1), ("n_interpolate", 2), ("n_traverse", 2)):
         value = getattr(options, name)
         if value < least:
             raise UserError(f"--{name} {value}: must be at least {least}")
-    if not (math.isfinite(options.traverse_range) and options.traverse_range > 0):
-        raise UserError(f"--traverse_range {options.traverse_range}: must be a positive number")
+    if not 0 < options.traverse_range <= 1e6:
+        raise UserError(f"--traverse_range {options.traverse_range}: must be a positive number, and 1e6 at most")
 
 
 def needed(images: ImageSet | None, mode: str, model: VAE, count: int) -> ImageSet:
