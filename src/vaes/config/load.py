@@ -96,6 +96,8 @@ def _value(text: str, where: str) -> Any:
 def read_file(path: str | Path) -> dict[str, Any]:
     """The raw keys of a YAML file."""
     path = Path(path)
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise UserError(f"{path}: cannot be read as a configuration: not a file")
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:

@@ -54,7 +54,7 @@ def resolve(raw: object) -> Config:
         data=_data(top.get("data", {})),
         model=_model(top.get("model", {})),
         objective=_objective(method, objective),
-        train=_scheduled("train", Settings, train),
+        train=_train(train),
     )
 
 
@@ -116,6 +116,13 @@ def _objective(method: str, values: object) -> dict[str, Any]:
     bound = validate("objective", row.bound, {name: given.pop(name) for name in keys(row.bound) if name in given})
     terms = {name: validate(f"objective.{name}", part, given.pop(name, {})) for name, part in row.terms.items()}
     return {**_scheduled("objective", row.weights, given), **bound, **terms}
+
+
+def _train(values: object) -> dict[str, Any]:
+    resolved = _scheduled("train", Settings, values)
+    if resolved["n_steps"] < 1:  # before any schedule is laid over the steps
+        raise UserError(f"train.n_steps: {resolved['n_steps']} is not right; it must be 1 or more")
+    return resolved
 
 
 def _scheduled(path: str, part: Any, values: object) -> dict[str, Any]:
