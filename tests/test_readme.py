@@ -20,8 +20,11 @@ def test_the_python_snippets_run(repo: Path, tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "runs/mine/metrics.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/evaluation.md", "docs/results.md", "docs/performance.md"],
+)
 def test_links_lead_somewhere(repo: Path, name: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)", (repo / name).read_text(encoding="utf-8")):
         if "://" not in link:
-            assert (repo / link).exists(), link
+            assert ((repo / name).parent / link).exists(), link
