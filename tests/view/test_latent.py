@@ -122,3 +122,8 @@ def test_every_class_is_in_the_legend(classes):
     legend = page.crop((LEFT + PANEL + 2, 0, page.width, page.height))
     shown = [colour for colour in (*PALETTE, OTHER) if len(find(legend, rgb(colour))[0]) > 40]
     assert shown == [*PALETTE[:classes], *([OTHER] if classes > MAX_CLASSES else [])]
+
+
+def test_points_outside_of_the_frame_are_counted() -> None:
+    points = torch.tensor([[0.0, 0.0], [1.5, 0.0], [0.0, -2.5], [1.0, 2.0]])
+    assert Limits(-1.0, 1.0, -2.0, 2.0).outside(points).tolist() == [False, True, True, False]

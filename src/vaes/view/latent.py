@@ -45,6 +45,11 @@ class Limits(NamedTuple):
     bottom: float
     top: float
 
+    def outside(self, points: Tensor) -> Tensor:
+        """Which of the points (N, 2) lie outside, (N,)."""
+        x, y = points.unbind(1)
+        return (x < self.left) | (x > self.right) | (y < self.bottom) | (y > self.top)
+
 
 class Projection(NamedTuple):
     """Codes brought to the plane."""

@@ -145,6 +145,8 @@ def visualize_latent(model: VAE, options: Options, images: ImageSet | None = Non
     said = f"central codes of {which} test images, " + (
         "not coloured: they have no labels" if labels is None else "coloured by label"
     )
+    outside = int(limits.outside(plane.points).sum())
+    said += f"; {outside} lie outside of the frame" if outside else ""
     singles = torch.zeros(0, *images.shape, dtype=torch.uint8)
     if decoded is not None:
         singles = strips(decoded.unflatten(0, (rows, columns))).transpose(0, 1).flatten(1, 2)[None]
