@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples at every run, so that a change is judged by what it changes; VAES_FUZZ=1 looks for new ones.
+settings.register_profile("vaes", derandomize=os.environ.get("VAES_FUZZ") != "1")
+settings.load_profile("vaes")
 
 # The tests run in as many processes as there are cores: one thread each, and none that spins while it waits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

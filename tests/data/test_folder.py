@@ -316,3 +316,21 @@ def test_the_real_faces(shared_data: Path) -> None:
     assert torch.bincount(parts.test.labels).tolist() == [947, 369]
     mean = np.mean([part.read(torch.arange(len(part))).float().mean().item() for part in parts])
     assert 60 < mean < 190
+
+
+def test_a_member_without_a_name_is_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x", b"")
+    # The name's length stands at byte 26 of the local header and at byte 28 of the central one.
+    data = path.read_bytes()
+    central = data.index(b"PK\x01\x02")
+    local = data[:26] + b"\0\0" + data[28:30] + data[31:central]
+    entry = data[central : central + 28] + b"\0\0" + data[central + 30 : central + 46] + data[central + 47 :]
+    end = entry.index(b"PK\x05\x06")
+    size, offset = len(entry[:end]), len(local)
+    tail = entry[end : end + 12] + size.to_bytes(4, "little") + offset.to_bytes(4, "little") + entry[end + 20 :]
+    path.write_bytes(local + entry[:end] + tail)
+    assert zipfile.ZipFile(path).namelist() == [""]
+    with pytest.raises(UserError, match="holds no images"):
+        folder(root=str(path))

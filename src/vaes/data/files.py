@@ -87,7 +87,7 @@ class ZipFiles(Files):
                 raise UserError(
                     f"{root}: its member {info.filename!r} points outside of it; such an archive is not to be trusted"
                 )
-            if not info.is_dir() and _is_image(name):
+            if _is_image(name):  # by its suffix, which no folder and no empty name has
                 members[name] = info
         self._members = members
         listing = [(name, info.file_size, info.CRC) for name, info in sorted(members.items())]
