@@ -78,7 +78,7 @@ def run_sample(
     run = load(where, expected)
     config = _elsewhere(run.config, arguments)
     images = configuration.build_data(config).test if _needs_images(mode, options, run.model.z_dim) else None
-    folder = save_dir or _run_folder(where) / "pictures"
+    folder = save_dir or _run_folder(run.weights) / "pictures"
     caption = f"{config.method} on {config.data['kind']}, step {run.step:,}"
     written = draw(mode, run.model, folder, Options(**options), images, caption)
     print(f"{len(written) - 1} pictures and {written[-1]}")
@@ -104,7 +104,7 @@ def run_evaluate(
     own, of_outliers = _outlier_keys(arguments)
     splits = configuration.build_data(_elsewhere(run.config, own))
     other = _outliers(run.config, of_outliers) if of_outliers else None
-    folder = _run_folder(where)
+    folder = _run_folder(run.weights)
     path = folder / report.FILE
     old = report.read(path) if path.is_file() else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -189,9 +189,8 @@ def _needs_images(mode: str, options: dict[str, Any], z_dim: int) -> bool:
     return mode != "sample"
 
 
-def _run_folder(where: Path) -> Path:
+def _run_folder(weights: Path) -> Path:
     """The run folder of a weights file, or the folder that it lies in."""
-    weights = find_weights(where)
     in_run = weights.parent.parent.name == "ckpt"
     return weights.parent.parent.parent if in_run else weights.parent
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from parts import small_vae
 
 from vaes import likelihoods
@@ -271,13 +272,22 @@ def test_every_option_of_the_optimiser_does_what_a_loop_written_by_hand_does(tmp
         torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_precision_reaches_the_model(tmp_path: Path) -> None:
-    seen = []
-    part = Objective(small_vae(), ELBO())
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_precision_reaches_the_networks_and_the_densities_stay_in_float32(
+    tmp_path: Path, precision: str, dtype: torch.dtype
+) -> None:
+    AcceleratorState._reset_state()  # Accelerate keeps the first precision of a process
+    part, seen, densities = Objective(small_vae(), ELBO()), [], []
     part.model.encoder.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    part.model.register_forward_hook(lambda module, args, trace: densities.append(trace.log_px.dtype))
     only = Weighting(lambda pixels: {"rate": 1.0}, {})
-    fit(part, only, splits(), settings(n_steps=1, sample_freq=0, eval_freq=0), tmp_path / "run")
-    assert torch.bfloat16 not in seen
+    options = settings(n_steps=1, sample_freq=0, eval_freq=0, precision=precision)
+    try:
+        fit(part, only, splits(), options, tmp_path / "run")
+    finally:
+        AcceleratorState._reset_state()
+    assert seen[0] == dtype
+    assert densities[0] == torch.float32
 
 
 class Scaled(Term):
