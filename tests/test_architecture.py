@@ -7,7 +7,7 @@ import pytest
 
 # A layer may import the layers before it, and itself.
 LAYERS = [
-    {"errors", "functional", "schedules"},
+    {"errors", "functional", "memory", "schedules"},
     {"files", "nn", "data"},
     {"posteriors", "priors", "likelihoods"},
     {"model"},

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from vaes import __version__
 from vaes.errors import Stopped, UserError
+from vaes.memory import keep_freed_memory
 
 __all__ = ["compare", "evaluate", "main", "sample", "train"]
 
@@ -63,6 +64,7 @@ def guarded(command: Callable[[], None]) -> int:
     """Run a command; a mistake of the user's becomes one line on stderr and status 2."""
     # Threads that sleep while they wait: spinning ones cost up to 80% of the speed on cores that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     threading.excepthook = _say_of_thread
     rank = int(os.environ.get("RANK", "0"))
     prefix = f"[process {rank}] " if rank else ""

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from vaes.nn import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, output_range
-from vaes.nn.conv import _FromPixel, _ToPixel
+from vaes.nn.conv import _FromPixel, _ToPixel, _ToPlane
 
 
 def test_the_conv_encoder_is_the_published_stack() -> None:
@@ -30,6 +30,15 @@ def test_the_convolutions_to_and_from_one_pixel_are_convolutions() -> None:
         torch.testing.assert_close(down(x), nn.Conv2d.forward(down, x))
         up = _FromPixel(6, 4, (5, 2), bias=bias).double()
         torch.testing.assert_close(up(down(x)), nn.ConvTranspose2d.forward(up, down(x)))
+
+
+def test_the_last_transposed_convolution_is_one() -> None:
+    x = torch.randn(3, 5, 4, 7, dtype=torch.float64)
+    for bias in (True, False):
+        up = _ToPlane(5, 2, 4, stride=2, padding=1, bias=bias).double()
+        torch.testing.assert_close(up(x), nn.ConvTranspose2d.forward(up, x))
+    grey = [layer for layer in ConvDecoder(2, (1, 32, 32)).net if isinstance(layer, nn.ConvTranspose2d)]
+    assert type(grey[-1]) is _ToPlane
 
 
 def test_the_conv_decoder_mirrors_the_encoder() -> None:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vaes import files
 from vaes.data import Batches, Splits, to_float
 from vaes.errors import Stopped, UserError
+from vaes.memory import keep_freed_memory
 from vaes.objectives import Noise, Objective
 from vaes.train import checkpoint
 from vaes.train.folder import open_run
@@ -86,6 +87,7 @@ class _Training:
     ) -> None:
         self.settings, self.weighting, self.folder = settings, weighting, run
         self.seed, self.flip, self.config = seed, flip, config
+        keep_freed_memory()
         join()
         self.accelerator = Accelerator(mixed_precision=PRECISIONS[settings.precision])
         device = self.accelerator.device
