@@ -18,7 +18,9 @@ from vaes.errors import Stopped, UserError
 from vaes.memory import keep_freed_memory
 from vaes.objectives import Noise, Objective
 from vaes.train import checkpoint
+from vaes.train.average import Average
 from vaes.train.folder import open_run
+from vaes.train.muon import Muon
 from vaes.train.processes import join
 from vaes.train.randomness import Use, normal
 from vaes.train.record import Clock, Record, Silent
@@ -29,7 +31,7 @@ from vaes.train.weighting import Weighting
 
 __all__ = ["fit"]
 
-PRECISIONS = {"auto": None, "fp32": "no", "bf16": "bf16"}
+PRECISIONS = {"auto": None, "fp32": "no", "tf32": "no", "bf16": "bf16"}
 AGREE_EVERY = 10
 """Over several processes, the steps between two agreements on whether one of them was asked to stop."""
 
@@ -315,15 +317,12 @@ class _Training:
 
 
 def _optimizer(objective: Objective, settings: Settings) -> torch.optim.Optimizer:
-    kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
-    return kind(
-        objective.parameters(),
-        lr=settings.lr_schedule(0),
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    s, lr, parameters = settings, settings.lr_schedule(0), objective.parameters()
+    if s.optimizer == "muon":
+        return Muon(
+            parameters, lr=lr, momentum=s.momentum, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay
+        )
+    return torch.optim.AdamW(parameters, lr=lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay, fused=True)
 
 
 def _refuse_lone_images(objective: Objective, images: int) -> None:

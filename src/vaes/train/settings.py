@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from vaes.schedules import Constant, Schedule
+from vaes.schedules import Constant, OneCycle, Schedule
 
 __all__ = ["Settings"]
 
@@ -17,12 +17,19 @@ class Settings:
         n_steps: optimiser steps.
         batch_size: images per optimiser step, over all processes and accumulated micro-batches together.
         accumulate: micro-batches that a process divides its share of the batch into; their gradients are averaged.
-        lr: learning rate of Adam, a number or a schedule.
+        optimizer: ``muon``, or ``adam`` as in most papers; see :class:`vaes.train.muon.Muon`.
+        lr: learning rate, a number or a schedule; null is one cycle up to 4e-3 and down to nothing, over the whole
+            training.
+        momentum: decay of Muon's momentum.
         betas: decay rates of Adam's moments.
         eps: added to the root of Adam's second moment.
-        weight_decay: decoupled weight decay (AdamW) where it is not zero.
+        weight_decay: decoupled weight decay (as in AdamW) where it is not zero.
+        ema: decay of an exponential moving average of the weights, which then is what is validated, drawn and shared;
+            null for none.
         clip_grad: the gradient's largest Euclidean norm; null leaves it alone.
-        precision: ``auto`` takes what ``accelerate launch`` says, else float32.
+        precision: ``auto`` takes what ``accelerate launch`` says, else float32; ``tf32`` is float32 whose products a
+            GPU may round to 10 bits.
+        compile: run the step compiled, on a GPU as captured graphs; it takes a compiler and a minute at the start.
         print_freq: between two lines of metrics.
         eval_freq: between two passes over the validation images.
         sample_freq: between two pictures.
@@ -33,12 +40,16 @@ class Settings:
     n_steps: int = 3000
     batch_size: int = 128
     accumulate: int = 1
-    lr: float | Schedule = 2e-3
+    optimizer: Literal["muon", "adam"] = "muon"
+    lr: float | Schedule | None = None
+    momentum: float = 0.95
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    ema: float | None = None
     clip_grad: float | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    compile: bool = False
     print_freq: int = 100
     eval_freq: int = 1000
     sample_freq: int = 1000
@@ -58,6 +69,10 @@ class Settings:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("momentum", "ema"):
+            decay = getattr(self, name)
+            if decay is not None and not 0 <= decay < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {decay}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {list(self.betas)}")
         ends = [self.lr_schedule(step) for step in range(0, self.n_steps, -(-self.n_steps // 100))]
@@ -73,4 +88,6 @@ class Settings:
     @property
     def lr_schedule(self) -> Schedule:
         """``lr`` as a schedule."""
+        if self.lr is None:
+            return OneCycle(self.n_steps, peak=4e-3)
         return self.lr if isinstance(self.lr, Schedule) else Constant(value=self.lr)

@@ -1,0 +1,162 @@
+"""How many images the default recipe takes to what constant Adam reaches with many.
+
+    python benchmarks/time_to_quality.py [--sets mnist faces sprites] [--seeds 5] [--fractions 5 10] [--data FOLDER]
+
+For each shipped configuration a *reference* is trained with Adam at a constant 1e-3 for as many steps as REFERENCE says
+(one seed), and its test loss is taken along the way. Then the *recipe*, the defaults of ``train``, is trained for a
+fifth and for a tenth of the images, over the seeds; its schedule spans the training, so each budget is a training of
+its own. Same model, batch, data and number of threads. Nothing is chosen by the test images: the last step counts.
+
+The loss is what training minimises, in nats per image: the negative ELBO, or beta-VAE's at beta = 4 for the sprites; of
+MNIST's Gaussian without its constant, (1024 / 2) log 2 pi. Results are added to the JSON file as they come, and a cell
+that is there is not trained again.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import ROOT, machine
+from matplotlib import pyplot as plt
+
+from vaes import config as configuration
+from vaes.data import Splits
+from vaes.train.loop import fit
+
+CONSTANT = {"optimizer": "adam", "lr": 1e-3}
+REFERENCE: dict[str, dict[str, Any]] = {
+    "mnist": {"config": "vae-mnist", "n_steps": 10_000, "batch_size": 256, "root": "mnist"},
+    "faces": {"config": "vae-faces", "n_steps": 1500, "batch_size": 64, "root": "faces/faces.zip"},
+    "sprites": {"config": "beta-vae-sprites", "n_steps": 3000, "batch_size": 64, "root": None},
+}
+OFFSET = {"mnist": 512 * math.log(2 * math.pi), "faces": 0.0, "sprites": 0.0}
+TITLES = {"mnist": "MNIST 32x32, VAE", "faces": "faces 64x64, VAE", "sprites": "sprites 64x64, beta-VAE"}
+RECIPE_COLOUR, REFERENCE_COLOUR = "#c2452d", "#2b6ca3"
+
+
+def train(name: str, data: Path, n_steps: int, seed: int, options: dict[str, Any], evaluations: int) -> dict[str, Any]:
+    """One training; its test losses (step, nats per image) and seconds."""
+    plan = REFERENCE[name]
+    raw = configuration.read_file(ROOT / "configs" / f"{plan['config']}.yaml")
+    if plan["root"]:
+        raw["data"]["root"] = str(data / plan["root"])
+    steps = {"n_steps": n_steps, "batch_size": plan["batch_size"], "print_freq": 0, "sample_freq": 0, "save_freq": 0}
+    raw["train"] = {**options, **steps, "eval_freq": n_steps // evaluations}
+    config = configuration.load({**raw, "seed": seed})
+    whole = configuration.build_data(config)
+    splits = Splits(whole.train, whole.test, whole.test)  # the curve is that of the test images
+    objective, weighting = configuration.build_objective(config, configuration.build_model(config, splits.train.shape))
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        flip = bool(config.data.get("flip"))
+        fit(objective, weighting, splits, configuration.build_settings(config), run, seed=seed, flip=flip)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    curve = [(line["step"], round(line["loss"] - OFFSET[name], 3)) for line in lines if line["split"] == "valid"]
+    return {"curve": curve, "loss": curve[-1][1], "seconds": round(time.perf_counter() - began, 1)}
+
+
+def main() -> None:
+    """Train what is not there yet, write the numbers, print and draw them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="+", choices=REFERENCE, default=list(REFERENCE))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--fractions", type=int, nargs="*", default=[5, 10], help="of the reference's images: 1 / these"
+    )
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--out", type=Path, default=ROOT)
+    parser.add_argument("--recipe-only", action="store_true", help="without the references")
+    chosen = parser.parse_args()
+    path = chosen.out / "benchmarks" / "results" / "time_to_quality.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = json.loads(path.read_text()) if path.exists() else {"benchmark": "time_to_quality", "cells": []}
+    document |= {"reference": REFERENCE, "constant": CONSTANT, "unit": "nats per image"}
+
+    def cell(name: str, recipe: str, fraction: int, seed: int, options: dict[str, Any], evaluations: int) -> None:
+        key = {"set": name, "recipe": recipe, "fraction": fraction, "seed": seed}
+        if any(key.items() <= done.items() for done in document["cells"]):
+            return
+        n_steps = REFERENCE[name]["n_steps"] // fraction
+        found = train(name, chosen.data, n_steps, seed, options, evaluations)
+        document["cells"].append({**key, "n_steps": n_steps, **found, "threads": torch.get_num_threads()})
+        document["machine"] = machine()
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        print(key, found["loss"], f"{found['seconds']:.0f} s", flush=True)
+
+    for name in chosen.sets:
+        for fraction in chosen.fractions:
+            for seed in range(chosen.seeds):
+                cell(name, "default", fraction, seed, {}, 1)
+        if not chosen.recipe_only:
+            cell(name, "constant Adam", 1, 0, CONSTANT, 20)
+    report(document)
+    images = chosen.out / "docs" / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    plot(document, images / "time-to-quality.png")
+
+
+def losses(document: dict[str, Any], name: str, fraction: int) -> list[float]:
+    """Of the recipe's seeds."""
+    cells = [cell for cell in document["cells"] if cell["set"] == name and cell["recipe"] == "default"]
+    return [cell["loss"] for cell in cells if cell["fraction"] == fraction]
+
+
+def reference(document: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The reference's cell, if it was run."""
+    return next((c for c in document["cells"] if c["set"] == name and c["recipe"] == "constant Adam"), None)
+
+
+def fractions(document: dict[str, Any], name: str) -> list[int]:
+    """The recipe's budgets that were run, the largest fraction of the images first."""
+    return sorted({c["fraction"] for c in document["cells"] if c["set"] == name and c["recipe"] == "default"})
+
+
+def report(document: dict[str, Any]) -> None:
+    """The table of ``docs/performance.md``."""
+    print("| | images | test loss | seeds that reach the reference |\n|---|---|---|---|")
+    for name, plan in REFERENCE.items():
+        target = reference(document, name)
+        images = plan["n_steps"] * plan["batch_size"]
+        if target:
+            print(f"| {TITLES[name]}: Adam, constant 1e-3 | {images:,} | {target['loss']:.1f} | |")
+        for fraction in fractions(document, name):
+            found = losses(document, name, fraction)
+            spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+            reached = f"{sum(loss <= target['loss'] for loss in found)} of {len(found)}" if target else ""
+            budget = f"{images // fraction:,} (1/{fraction})"
+            print(f"| {TITLES[name]}: default recipe | {budget} | {statistics.fmean(found):.1f}{spread} | {reached} |")
+
+
+def plot(document: dict[str, Any], path: Path) -> None:
+    """Test loss against images: the reference's curve, the recipe's ends."""
+    names = [name for name in REFERENCE if fractions(document, name)]
+    figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.6), layout="constrained", squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        batch, target = REFERENCE[name]["batch_size"], reference(document, name)
+        if target:
+            steps, values = zip(*target["curve"], strict=True)
+            images = [step * batch for step in steps]
+            axis.plot(images, values, color=REFERENCE_COLOUR, marker=".", label="Adam, constant 1e-3, along the way")
+            axis.axhline(target["loss"], color=REFERENCE_COLOUR, linewidth=0.8, linestyle=":")
+        for i, fraction in enumerate(fractions(document, name)):
+            found = losses(document, name, fraction)
+            at = REFERENCE[name]["n_steps"] // fraction * batch
+            label = f"default recipe, ends of {len(found)} trainings" if i == 0 else None
+            axis.plot([at] * len(found), found, "D", color=RECIPE_COLOUR, ms=5, alpha=0.75, mec="white", label=label)
+        axis.set(title=TITLES[name], xlabel="training images", xscale="log")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes[0][0].set_ylabel("test loss, nats per image")
+    axes[0][0].legend(frameon=False, fontsize=8.5)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()

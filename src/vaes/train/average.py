@@ -1,0 +1,49 @@
+"""The running average of a model's weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Average"]
+
+
+class Average:
+    """An exponential moving average of weights and running statistics, ``a <- d a + (1 - d) w``.
+
+    d is at most (1 + t) / (10 + t) after t updates, so that the average forgets where it began.
+
+    Polyak & Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992, https://doi.org/10.1137/0330046,
+    with the exponential weights and the warm-up that are in use since.
+
+    Args:
+        model: its state is where the average begins; all that is no floating-point number is left to the model.
+        decay: d.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._own = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+        self.state = {name: tensor.clone() for name, tensor in self._own.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the model's state after the optimiser step with index ``step`` into the average."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.state.values()), list(self._own.values()), 1 - decay)
+
+    @contextmanager
+    @torch.no_grad()
+    def in_place(self) -> Iterator[None]:
+        """The model carries the average inside, and its own state afterwards."""
+        held = {name: tensor.clone() for name, tensor in self._own.items()}
+        self._put(self.state)
+        try:
+            yield
+        finally:
+            self._put(held)
+
+    def _put(self, state: dict[str, Tensor]) -> None:
+        for name, tensor in self._own.items():
+            tensor.copy_(state[name])

@@ -1,0 +1,122 @@
+"""Muon: momentum whose matrices are orthogonalised."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+__all__ = ["Muon", "orthogonalize"]
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+RMS_OF_ADAM = 0.2
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """(R, C) -> (R, C) with the singular vectors of ``matrix`` and singular values between 0.68 and 1.21, but for those
+    below 1/500 of its Frobenius norm, which stay smaller; of zeros, zeros.
+
+    Five Newton-Schulz steps ``X <- a X + b (X X') X + c (X X')^2 X``: Jordan et al., Muon, 2024,
+    https://kellerjordan.github.io/posts/muon. All of them are polynomials in the Gram matrix ``X X'``, so they are
+    multiplied out there, on the shorter side, and meet the matrix once.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonalize(matrix.T).T
+    a, b, c = QUINTIC
+    gram = matrix @ matrix.T
+    size = gram.diagonal().sum().clamp_min(torch.finfo(matrix.dtype).tiny)
+    gram = gram / size
+    product: Tensor | None = None
+    for _ in range(ITERATIONS):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        gram = factor @ gram @ factor
+        product = factor if product is None else factor @ product
+    assert product is not None
+    return product @ matrix * size.rsqrt()
+
+
+class Muon(torch.optim.Optimizer):
+    """Adam for biases, gains and all else that has one dimension; for weights (rows x the rest), Nesterov momentum,
+    orthogonalised, at the size of Adam's steps, so that one learning rate serves both.
+
+    An orthogonal step changes every direction of a weight by as much, where Adam's are ruled by a few; for the networks
+    here it takes about a third of the images to the same ELBO (``docs/performance.md``).
+
+    Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon; the factor 0.2 sqrt(max(R, C)) on the step is
+    that of Liu et al., Muon is Scalable, 2025, https://arxiv.org/abs/2502.16982, equation 4.
+
+    Args:
+        parameters: all of them; which are weights is read off their dimensions.
+        lr: of both parts.
+        momentum: decay of the weights' momentum.
+        betas: of Adam, for the rest.
+        eps: of Adam, for the rest.
+        weight_decay: decoupled, of both parts.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        options = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(parameters, options)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One step from the gradients; ``closure`` is not supported."""
+        if closure is not None:
+            raise ValueError("Muon takes no closure")
+        for group in self.param_groups:
+            given = [p for p in group["params"] if p.grad is not None]
+            for weight in (p for p in given if p.dim() > 1):
+                self._step_of_weight(weight, group)
+            self._steps_of_rest([p for p in given if p.dim() <= 1], group)
+
+    def _step_of_weight(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
+        state, gradient = self.state[weight], weight.grad
+        assert gradient is not None
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        # The input's channels last, as they lie in memory: the order of columns does not matter, a copy would.
+        step = gradient.lerp(momentum, group["momentum"]).movedim(1, -1)
+        matrix = orthogonalize(step.flatten(1))
+        if group["weight_decay"]:
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+        size = RMS_OF_ADAM * max(matrix.shape) ** 0.5
+        weight.add_(matrix.view(step.shape).movedim(-1, 1), alpha=-group["lr"] * size)
+
+    def _steps_of_rest(self, rest: list[nn.Parameter], group: dict[str, Any]) -> None:
+        for parameter in rest:
+            if not self.state[parameter]:
+                zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                self.state[parameter] = {"step": torch.zeros((), device=parameter.device), **zeros}
+        if not rest:
+            return
+        states = [self.state[p] for p in rest]
+        beta1, beta2 = group["betas"]
+        adamw(
+            list[Tensor](rest),
+            [p.grad for p in rest if p.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )

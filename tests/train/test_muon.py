@@ -1,0 +1,77 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vaes.train.muon import ITERATIONS, QUINTIC, Muon, orthogonalize
+
+torch.manual_seed(0)
+
+
+def polar(matrix: Tensor, singular: Tensor | None = None) -> Tensor:
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    return u @ torch.diag(torch.ones_like(s) if singular is None else singular) @ v
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (3, 40), (40, 3), (1, 7), (7, 1)])
+def test_orthogonalizing_is_the_quintic_applied_five_times_to_the_singular_values(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, dtype=torch.float64)
+    a, b, c = QUINTIC
+    s = torch.linalg.svdvals(matrix) / matrix.norm()
+    for _ in range(ITERATIONS):
+        s = a * s + b * s**3 + c * s**5
+    torch.testing.assert_close(orthogonalize(matrix), polar(matrix, s))
+
+
+def test_singular_values_come_out_near_one_in_single_precision() -> None:
+    scales = torch.logspace(0, -2, 64)
+    u, _, v = torch.linalg.svd(torch.randn(64, 200), full_matrices=False)
+    for size in (1e-12, 1.0, 1e12):
+        found = torch.linalg.svdvals(orthogonalize(u @ torch.diag(scales * size) @ v))
+        assert 0.67 < found.min() and found.max() < 1.22
+
+
+def test_a_gradient_of_zeros_moves_nothing() -> None:
+    assert torch.equal(orthogonalize(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_a_step_on_a_convolution_is_the_orthogonalized_nesterov_momentum_at_the_size_of_adams() -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        weight = nn.Parameter(torch.randn(6, 3, 4, 4, dtype=torch.float64).contiguous(memory_format=layout))
+        gradients = [torch.randn(6, 3, 4, 4, dtype=torch.float64) for _ in range(3)]
+        optimizer = Muon([weight], lr=0.1, momentum=0.9, weight_decay=0.01)
+        expected, momentum = weight.detach().clone(), torch.zeros(6, 48, dtype=torch.float64)
+        for gradient in gradients:
+            weight.grad = gradient.contiguous(memory_format=layout)
+            optimizer.step()
+            momentum = 0.9 * momentum + 0.1 * gradient.flatten(1)
+            step = orthogonalize(0.1 * gradient.flatten(1) + 0.9 * momentum)
+            expected = expected * (1 - 0.1 * 0.01) - 0.1 * 0.2 * math.sqrt(48) * step.view_as(expected)
+            torch.testing.assert_close(weight.detach(), expected)
+
+
+def test_a_step_of_a_large_weight_is_as_long_as_adams_usual_one() -> None:
+    weight = nn.Parameter(torch.zeros(128, 64, 4, 4))
+    weight.grad = torch.randn_like(weight)
+    Muon([weight], lr=1.0).step()
+    assert weight.detach().square().mean().sqrt().item() == pytest.approx(0.2, rel=0.2)
+
+
+def test_biases_and_gains_get_adams_steps() -> None:
+    ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 5)) for _ in range(2))
+    options = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1}
+    optimizers = Muon([ours], **options), torch.optim.AdamW([theirs], **options, fused=True)
+    for _ in range(3):
+        gradient = torch.randn(5)
+        for parameter, optimizer in zip((ours, theirs), optimizers, strict=True):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_parameter_without_a_gradient_stays() -> None:
+    weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    optimizer = Muon([weight, bias], lr=1.0)
+    optimizer.step()
+    assert torch.equal(weight, torch.ones(2, 2)) and torch.equal(bias, torch.ones(2)) and not optimizer.state
