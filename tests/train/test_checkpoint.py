@@ -16,9 +16,9 @@ def write(run: Path, step: int, seed: int = 0) -> tuple[torch.nn.Module, torch.o
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.randn(4, 1, 8, 8), torch.randn(1, 4, 3)).log_px.sum().backward()
     optimizer.step()
-    checkpoint.write(
-        run, step, model, optimizer, {"sum.loss": torch.tensor(3.0)}, {"best": None, "summed": 1}, {"config": "x"}
-    )
+    extra, state = {"sum.loss": torch.tensor(3.0)}, {"best": None, "summed": 1}
+    (run / "ckpt").mkdir(exist_ok=True)
+    checkpoint.write(run, checkpoint.snapshot(step, model, optimizer, extra, state, {"config": "x"}))
     return model, optimizer
 
 
@@ -61,6 +61,17 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_taken(
     assert "step000002" in capsys.readouterr().err
     with pytest.raises(UserError, match="step000002"):
         checkpoint.read(path.parent)
+
+
+def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    write(run, 1)
+    run.rename(tmp_path / "elsewhere")
+    model = small_vae()
+    with pytest.raises(FileNotFoundError):
+        checkpoint.write(run, checkpoint.snapshot(2, model, torch.optim.Adam(model.parameters()), {}, {}, {}))
+    assert not run.exists()
 
 
 def test_no_whole_checkpoint_at_all_is_an_error(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "newest_folder",
     "read",
     "restore_optimizer",
+    "snapshot",
     "thin_out",
     "verify",
     "write",
@@ -35,7 +36,7 @@ MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.jso
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint folder holds."""
+    """What a checkpoint folder holds, or will hold once it is written."""
 
     step: int
     weights: dict[str, Tensor]
@@ -50,30 +51,38 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[4:]), reverse=True)
 
 
-def write(
-    run: Path,
+def snapshot(
     step: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     extra: dict[str, Tensor],
     state: dict[str, Any],
     metadata: dict[str, Any],
-) -> Path:
-    """Write the checkpoint of a step: to a temporary name, synced, then renamed.
+) -> Checkpoint:
+    """What the checkpoint of a step will hold, copied to the CPU, so that training may go on while it is written.
 
-    ``extra`` tensors go with the optimiser's moments, ``metadata`` with the weights.
+    ``extra`` tensors go with the optimiser's moments, ``metadata`` with the weights; ``state`` and ``metadata`` are
+    taken as they are, and must not be changed afterwards.
     """
-    final = run / "ckpt" / f"step{step:06d}"
+    return Checkpoint(step, _copies(model.state_dict()), _copies({**_moments(optimizer), **extra}), state, metadata)
+
+
+def write(run: Path, taken: Checkpoint) -> Path:
+    """Write a snapshot into the folder ``ckpt`` of a run, which is there: to a temporary name, synced, then renamed.
+
+    Raises:
+        OSError, UserError: the disk is full, or the folder cannot be written or is gone.
+    """
+    final = run / "ckpt" / f"step{taken.step:06d}"
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.mkdir()  # without its parents: a run folder that was moved away is not made again
     try:
-        metadata = {**metadata, "format": FORMAT, "step": step}
-        files.write_atomic(temporary / MODEL, lambda path: files.write_tensors(path, model.state_dict(), metadata))
-        training = {**_moments(optimizer), **extra}
-        files.write_atomic(temporary / TRAINING, lambda path: files.write_tensors(path, training))
+        metadata = {**taken.metadata, "format": FORMAT, "step": taken.step}
+        files.write_atomic(temporary / MODEL, lambda path: files.write_tensors(path, taken.weights, metadata))
+        files.write_atomic(temporary / TRAINING, lambda path: files.write_tensors(path, taken.training))
         sums_of_files = {name: files.checksum(temporary / name) for name in (MODEL, TRAINING)}
-        document = {"format": FORMAT, "step": step, "sha256": sums_of_files, **state}
+        document = {"format": FORMAT, "step": taken.step, "sha256": sums_of_files, **taken.state}
         text = json.dumps(document, indent=1)
         files.write_atomic(temporary / STATE, lambda path: path.write_text(text))
         files.replace_folder(temporary, final)
@@ -182,3 +191,7 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for index, slots in optimizer.state_dict()["state"].items()
         for name, value in slots.items()
     }
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -28,6 +28,7 @@ from vaes.train.settings import Settings
 from vaes.train.stop import Stop
 from vaes.train.validate import Estimate, validate
 from vaes.train.weighting import Weighting
+from vaes.train.writer import Writer
 
 __all__ = ["fit"]
 
@@ -117,6 +118,7 @@ class _Training:
         self.bad_step = torch.full((), -1, device=device)
         self.clock = Clock()
         self.printed = (self.start, 0.0)
+        self.writer = Writer()
 
     def run(self) -> dict[str, Any]:
         main = self.accelerator.is_main_process
@@ -124,7 +126,7 @@ class _Training:
             self.record: Record | Silent = Record(self.folder, self.start, self.settings.n_steps) if main else Silent()
             try:
                 self.record.say(self._introduction())
-                with Stop() as stop:
+                with Stop() as stop, self.writer:
                     for step in range(self.start, self.settings.n_steps):
                         self._step(step)
                         self._after(step + 1, stop)
@@ -177,6 +179,7 @@ class _Training:
         }
         save = done == s.n_steps or (s.save_freq > 0 and done % s.save_freq == 0)
         signal = self._agreed(stop, done)
+        self.writer.check()
         if any(due.values()) or save or signal:
             self._refuse_non_finite(done, save or due["eval"] or bool(signal))
         if due["print"]:
@@ -188,6 +191,8 @@ class _Training:
         if save or signal:
             self._save(done)
         self.record.advance(done)
+        if signal or done == s.n_steps:
+            self._saved()
         if signal and done < s.n_steps:
             raise Stopped(f"stopped after step {done} and saved; go on with --resume latest", 128 + signal)
 
@@ -206,6 +211,7 @@ class _Training:
         if bad < 0 and not spoilt:
             return
         terms = ", ".join(f"{name} {value.item():.4g}" for name, value in self.sums.items())
+        self.writer.wait()
         kept = checkpoint.checkpoints(self.folder)
         raise UserError(
             f"step {bad + 1 if bad >= 0 else done}: the loss or a parameter is not a number (sums since the last line: "
@@ -248,14 +254,27 @@ class _Training:
             self.record.picture(done, training_sheet(self.model, originals, noise, caption=f"step {done}"))
 
     def _save(self, done: int) -> None:
-        if self.accelerator.is_main_process:
-            with self.clock.on("saving"):
-                state = {"best": self.best, "summed": self.summed, "terms": list(self.sums)}
-                metadata = {"config": self.config, "image_shape": list(self.splits.train.shape)}
-                extra = {f"sum.{name}": value for name, value in self.sums.items()}
-                extra |= {f"terms.{name}": value for name, value in self.objective.terms.state_dict().items()}
-                checkpoint.write(self.folder, done, self.model, self.optimizer, extra, state, metadata)
-                checkpoint.thin_out(self.folder, self.settings.keep, self.best[0] if self.best else None)
+        """Copy what is saved; the writer's thread writes it, once it has written what came before."""
+        if not self.accelerator.is_main_process:
+            return
+        with self.clock.on("saving"):
+            state = {"best": self.best, "summed": self.summed, "terms": list(self.sums)}
+            metadata = {"config": self.config, "image_shape": list(self.splits.train.shape)}
+            extra = {f"sum.{name}": value for name, value in self.sums.items()}
+            extra |= {f"terms.{name}": value for name, value in self.objective.terms.state_dict().items()}
+            taken = checkpoint.snapshot(done, self.model, self.optimizer, extra, state, metadata)
+            best = self.best[0] if self.best else None
+            self.writer.start(lambda: self._write(taken, best))
+
+    def _write(self, taken: checkpoint.Checkpoint, best: int | None) -> None:
+        checkpoint.write(self.folder, taken)
+        checkpoint.thin_out(self.folder, self.settings.keep, best)
+
+    def _saved(self) -> None:
+        """Wait, all processes, until the last checkpoint is on the disk: a launcher ends the others with the first."""
+        with self.clock.on("saving"):
+            self.writer.wait()
+            self.writer.check()
         self.accelerator.wait_for_everyone()
 
     def _restore(self, resume: checkpoint.Checkpoint, optimizer: torch.optim.Optimizer) -> None:
