@@ -27,13 +27,13 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "image_size": 32,
         "betas": [1, 4, 16],
         "network": {"kind": "mlp", "hidden": [256, 128]},
-        "train": {"n_steps": 4000, "batch_size": 64, "lr": 1e-3},
+        "train": {"n_steps": 4000, "batch_size": 64, "optimizer": "adam", "lr": 1e-3},
     },
     "full": {
         "image_size": 64,
         "betas": [1, 2, 4, 6, 8, 16],
         "network": CONV,
-        "train": {"n_steps": 300_000, "batch_size": 64, "lr": 1e-4},
+        "train": {"n_steps": 300_000, "batch_size": 64, "optimizer": "adam", "lr": 1e-4},
     },
 }
 NUMBERS = {

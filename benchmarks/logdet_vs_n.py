@@ -41,8 +41,8 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 BUDGETS: dict[str, dict[str, Any]] = {
-    "small": {"sizes": SIZES[:4], "train": {"n_steps": 1500, "batch_size": 200, "lr": 1e-3}},
-    "full": {"sizes": SIZES, "train": {"n_steps": 100_000, "batch_size": 200, "lr": 1e-4}},
+    "small": {"sizes": SIZES[:4], "train": {"n_steps": 1500, "batch_size": 200, "optimizer": "adam", "lr": 1e-3}},
+    "full": {"sizes": SIZES, "train": {"n_steps": 100_000, "batch_size": 200, "optimizer": "adam", "lr": 1e-4}},
 }
 
 

@@ -18,7 +18,7 @@ def write(run: Path, step: int, seed: int = 0) -> tuple[torch.nn.Module, torch.o
     optimizer.step()
     extra, state = {"sum.loss": torch.tensor(3.0)}, {"best": None, "summed": 1}
     (run / "ckpt").mkdir(exist_ok=True)
-    checkpoint.write(run, checkpoint.snapshot(step, model, optimizer, extra, state, {"config": "x"}))
+    checkpoint.write(run, checkpoint.snapshot(step, model.state_dict(), optimizer, extra, state, {"config": "x"}))
     return model, optimizer
 
 
@@ -70,7 +70,9 @@ def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path: Path) -> None:
     run.rename(tmp_path / "elsewhere")
     model = small_vae()
     with pytest.raises(FileNotFoundError):
-        checkpoint.write(run, checkpoint.snapshot(2, model, torch.optim.Adam(model.parameters()), {}, {}, {}))
+        checkpoint.write(
+            run, checkpoint.snapshot(2, model.state_dict(), torch.optim.Adam(model.parameters()), {}, {}, {})
+        )
     assert not run.exists()
 
 

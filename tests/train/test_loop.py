@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +202,13 @@ def test_noise_is_standard_normal_and_a_function_of_its_arguments_alone() -> Non
 def test_every_option_of_the_optimiser_does_what_a_loop_written_by_hand_does(tmp_path: Path) -> None:
     # eps is large, so that Adam is not blind to the scale of the gradient, and wrong averaging would show.
     options = settings(
-        lr=Linear(6, start=0.1, stop=0.02), betas=(0.5, 0.7), eps=0.1, weight_decay=0.1, clip_grad=2.0, accumulate=2
+        optimizer="adam",
+        lr=Linear(6, start=0.1, stop=0.02),
+        betas=(0.5, 0.7),
+        eps=0.1,
+        weight_decay=0.1,
+        clip_grad=2.0,
+        accumulate=2,
     )
     fitted = Objective(small_vae(), ELBO())
     fit(fitted, Weighting(lambda pixels: {"rate": 2.0}, {}), splits(), options, tmp_path / "run", seed=3, flip=True)
@@ -261,6 +268,19 @@ class Scaled(Term):
 
     def forward(self, trace: Trace, prior_z: torch.Tensor) -> torch.Tensor:
         return (self.scale - 3) ** 2
+
+
+def test_a_compiled_step_is_the_step(tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    options = {"n_steps": 2, "eval_freq": 0, "sample_freq": 0}
+    plain, compiled = (Objective(small_vae(), ELBO()) for _ in range(2))
+    weights = Weighting(lambda pixels: {"rate": 1.0}, {})
+    fit(plain, weights, splits(), settings(**options), tmp_path / "plain")
+    fit(compiled, weights, splits(), settings(**options, compile=True), tmp_path / "compiled")
+    assert compiled._compiled_call_impl is not None
+    for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_the_parameters_of_a_term_are_resumed(tmp_path: Path) -> None:

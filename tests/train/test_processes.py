@@ -95,9 +95,11 @@ LONG = [
 ]
 
 
-@pytest.mark.parametrize("method", ["vae", "mmd_vae", "ae"])
-def test_a_training_killed_at_random_moments_ends_as_one_never_killed(tmp_path: Path, method: str) -> None:
-    options = [*LONG, f"--method={method}", "--data.flip=true"]
+@pytest.mark.parametrize(
+    ("method", "option"), [("vae", "optimizer=muon"), ("mmd_vae", "ema=0.9"), ("ae", "optimizer=adam")]
+)
+def test_a_training_killed_at_random_moments_ends_as_one_never_killed(tmp_path: Path, method: str, option: str) -> None:
+    options = [*LONG, f"--method={method}", f"--train.{option}", "--data.flip=true"]
     finish(command(tmp_path / "whole", *options), tmp_path)
     run, dice = tmp_path / "killed", random.Random(method)
     kills = 0

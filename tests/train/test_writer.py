@@ -77,7 +77,7 @@ def test_every_kind_of_tensor_of_a_snapshot_is_a_copy() -> None:
     sums = torch.ones(())
     sum(p.sum() for p in part.parameters()).backward()
     optimizer.step()
-    taken = checkpoint.snapshot(1, part.model, optimizer, {"sum.loss": sums}, {}, {})
+    taken = checkpoint.snapshot(1, part.model.state_dict(), optimizer, {"sum.loss": sums}, {}, {})
     held = {id(tensor): tensor.clone() for tensor in (*taken.weights.values(), *taken.training.values())}
     optimizer.step()
     sums += 1

@@ -23,7 +23,7 @@ DEFAULTS: Mapping[str, Any] = {
         "network": {"kind": "conv", "dim": 32, "dim_mults": [1, 2, 4]},
         "likelihood": {"kind": "bernoulli"},
     },
-    "train": {"n_steps": 1000, "batch_size": 128, "lr": {"kind": "one_cycle", "peak": 5e-3}},
+    "train": {"n_steps": 1000, "batch_size": 128},
 }
 """What is trained where no file is given: ``configs/vae-digits.yaml``, also where only the package is installed."""
 

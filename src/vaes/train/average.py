@@ -1,6 +1,6 @@
 """The running average of a model's weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -32,6 +32,12 @@ class Average:
         """Take the model's state after the optimiser step with index ``step`` into the average."""
         decay = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.state.values()), list(self._own.values()), 1 - decay)
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from an average that was saved; the model's own names and shapes are wanted."""
+        for name, tensor in self.state.items():
+            tensor.copy_(state[name])
 
     @contextmanager
     @torch.no_grad()

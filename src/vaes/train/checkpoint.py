@@ -53,7 +53,7 @@ def checkpoints(run: Path) -> list[Path]:
 
 def snapshot(
     step: int,
-    model: nn.Module,
+    weights: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     extra: dict[str, Tensor],
     state: dict[str, Any],
@@ -64,7 +64,7 @@ def snapshot(
     ``extra`` tensors go with the optimiser's moments, ``metadata`` with the weights; ``state`` and ``metadata`` are
     taken as they are, and must not be changed afterwards.
     """
-    return Checkpoint(step, _copies(model.state_dict()), _copies({**_moments(optimizer), **extra}), state, metadata)
+    return Checkpoint(step, _copies(weights), _copies({**_moments(optimizer), **extra}), state, metadata)
 
 
 def write(run: Path, taken: Checkpoint) -> Path:

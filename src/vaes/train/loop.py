@@ -90,7 +90,7 @@ class _Training:
     ) -> None:
         self.settings, self.weighting, self.folder = settings, weighting, run
         self.seed, self.flip, self.config = seed, flip, config
-        keep_freed_memory()
+        kept = keep_freed_memory()
         join()
         self.accelerator = Accelerator(mixed_precision=PRECISIONS[settings.precision])
         device = self.accelerator.device
@@ -111,9 +111,24 @@ class _Training:
         self.sums: dict[str, Tensor] = {}
         self.summed = 0
         self.best: tuple[int, float] | None = None
+        self.average = Average(self.model, settings.ema) if settings.ema is not None else None
         if resume:
             self._restore(resume, optimizer)
         self.optimizer = optimizer
+        tf32 = settings.precision == "tf32"
+        if tf32:
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.allow_tf32 = True
+        if settings.compile:
+            objective.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
+        self.choices = [
+            settings.optimizer,
+            "tf32" if tf32 else self.accelerator.mixed_precision.replace("no", "fp32"),
+            f"images on {self.splits.train.device}",
+            *(["compiled"] if settings.compile else []),
+            *([f"{torch.get_num_threads()} threads"] if device.type == "cpu" else []),
+            *(["freed memory kept"] if kept and device.type == "cpu" else []),
+        ]
         self.prepared, self.stepper = self.accelerator.prepare(objective, optimizer)
         self.bad_step = torch.full((), -1, device=device)
         self.clock = Clock()
@@ -159,6 +174,12 @@ class _Training:
             self.accelerator.clip_grad_norm_(self.objective.parameters(), self.settings.clip_grad)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(step)
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model has the weights that are validated, drawn and shared."""
+        return self.average.in_place() if self.average is not None else contextlib.nullcontext()
 
     def _noise(self, step: int) -> Noise:
         # Drawn for the whole batch, so that any number of processes meets the same numbers.
@@ -234,7 +255,7 @@ class _Training:
     def _validate(self, done: int) -> bool:
         """Whether this is the best step so far: by the loss under the weights of the last step, whatever the schedules
         give now."""
-        with self.clock.on("validation"):
+        with self.clock.on("validation"), self._averaged():
             weights = self.weighting(self.settings.n_steps - 1, self.pixels)
             found = validate(self.objective, self.splits.valid, weights, seed=self.seed)
             better = "loss" in found and (self.best is None or found["loss"].value < self.best[1])
@@ -248,7 +269,7 @@ class _Training:
             return
         from vaes.view import training_sheet  # matplotlib comes with it: not before the first step
 
-        with self.clock.on("pictures"):
+        with self.clock.on("pictures"), self._averaged():
             originals = self.splits.valid.read(torch.arange(min(16, len(self.splits.valid))))
             noise = normal((32, self.model.z_dim), self.seed, Use.PICTURES, 0)
             self.record.picture(done, training_sheet(self.model, originals, noise, caption=f"step {done}"))
@@ -262,7 +283,11 @@ class _Training:
             metadata = {"config": self.config, "image_shape": list(self.splits.train.shape)}
             extra = {f"sum.{name}": value for name, value in self.sums.items()}
             extra |= {f"terms.{name}": value for name, value in self.objective.terms.state_dict().items()}
-            taken = checkpoint.snapshot(done, self.model, self.optimizer, extra, state, metadata)
+            weights = self.model.state_dict()
+            if self.average is not None:
+                extra |= {f"raw.{name}": weights[name] for name in self.average.state}
+                weights |= self.average.state
+            taken = checkpoint.snapshot(done, weights, self.optimizer, extra, state, metadata)
             best = self.best[0] if self.best else None
             self.writer.start(lambda: self._write(taken, best))
 
@@ -283,9 +308,11 @@ class _Training:
             raise UserError(
                 f"train.n_steps: {self.settings.n_steps} is less than the {resume.step} steps of the {where}"
             )
-        checkpoint.load_weights(self.model, resume.weights, where)
-        terms = {name[6:]: value for name, value in resume.training.items() if name.startswith("terms.")}
-        checkpoint.load_weights(self.objective.terms, terms, where)
+        # Where the shared weights are an average, training goes on from those that it had.
+        checkpoint.load_weights(self.model, resume.weights | _below("raw.", resume.training), where)
+        checkpoint.load_weights(self.objective.terms, _below("terms.", resume.training), where)
+        if self.average is not None:
+            self.average.load(resume.weights)
         checkpoint.restore_optimizer(optimizer, resume)
         device = self.accelerator.device
         self.sums = {name: resume.training[f"sum.{name}"].to(device) for name in resume.state["terms"]}
@@ -299,14 +326,13 @@ class _Training:
         return (
             f"training{going_on} to step {self.settings.n_steps}: {len(self.splits.train):,} images of "
             f"{'x'.join(map(str, self.splits.train.shape))}, {parameters:,} parameters, "
-            f"{world} process{'es' * (world > 1)} on {device}, "
-            f"precision {self.accelerator.mixed_precision.replace('no', 'fp32')}, {torch.get_num_threads()} threads"
+            f"{world} process{'es' * (world > 1)} on {device}; {', '.join(self.choices)}"
         )
 
     def _finish(self) -> dict[str, Any]:
         """The test numbers, of the weights of the last step."""
         done = self.settings.n_steps
-        with self.clock.on("validation"):
+        with self.clock.on("validation"), self._averaged():
             weights = self.weighting(done - 1, self.pixels)
             found = {
                 split: validate(self.objective, images, weights, seed=self.seed)
@@ -338,9 +364,7 @@ class _Training:
 def _optimizer(objective: Objective, settings: Settings) -> torch.optim.Optimizer:
     s, lr, parameters = settings, settings.lr_schedule(0), objective.parameters()
     if s.optimizer == "muon":
-        return Muon(
-            parameters, lr=lr, momentum=s.momentum, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay
-        )
+        return Muon(parameters, lr=lr, momentum=s.momentum, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay)
     return torch.optim.AdamW(parameters, lr=lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay, fused=True)
 
 
@@ -353,6 +377,10 @@ def _refuse_lone_images(objective: Objective, images: int) -> None:
             "train.batch_size: batch norm and terms that compare images need 2 images or more per process and "
             "micro-batch; raise it or lower train.accumulate (or use model.network.norm none)"
         )
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _plain(estimate: Estimate, unit: str) -> Mapping[str, float | int | str | None]:
