@@ -22,6 +22,9 @@ class Settings:
         eps: added to the root of Adam's second moment.
         weight_decay: decoupled weight decay (AdamW) where it is not zero.
         clip_grad: the gradient's largest Euclidean norm; null leaves it alone.
+        skip_non_finite: how many steps in a row whose loss or gradient is no number are skipped, as if they had not
+            been (parameters, moments, running statistics and printed means stay as they were), before training stops;
+            0 stops at the first.
         precision: ``auto`` takes what ``accelerate launch`` says, else float32.
         print_freq: between two lines of metrics.
         eval_freq: between two passes over the validation images.
@@ -38,6 +41,7 @@ class Settings:
     eps: float = 1e-8
     weight_decay: float = 0.0
     clip_grad: float | None = None
+    skip_non_finite: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     print_freq: int = 100
     eval_freq: int = 1000
@@ -55,6 +59,7 @@ class Settings:
             ("eval_freq", 0),
             ("sample_freq", 0),
             ("save_freq", 0),
+            ("skip_non_finite", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
