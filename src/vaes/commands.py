@@ -27,6 +27,15 @@ def run_train(
     path: str | None, exp_dir: Path | None, resume: str | None, arguments: Sequence[str], methods: tuple[str, ...]
 ) -> None:
     """Train as a configuration file and overrides say, anew or going on."""
+    from vaes.train.processes import together
+
+    with together():
+        _train(path, exp_dir, resume, arguments, methods)
+
+
+def _train(
+    path: str | None, exp_dir: Path | None, resume: str | None, arguments: Sequence[str], methods: tuple[str, ...]
+) -> None:
     from vaes.train.loop import fit
     from vaes.train.processes import join
 
