@@ -86,7 +86,7 @@ def run_cell(report: Report, splits: Splits, mean: torch.Tensor, cell: str, seed
     """One training and its likelihood on test images."""
     method, _, k = cell.partition(" k=")
     lengths = [round(epochs * len(splits.train) / BATCH) for epochs in budget["epochs"]]
-    settings = {"n_steps": sum(lengths), "batch_size": BATCH, "eps": 1e-4}
+    settings = {"n_steps": sum(lengths), "batch_size": BATCH, "optimizer": "adam", "eps": 1e-4}
     raw = {"method": method, "objective": {"samples": int(k)}, "model": MODEL, "train": settings}
     trained = train(raw, splits, seed, lr=Stages(lengths), prepare=lambda model: initialise(model, mean, seed))
     nll, stderr = negative_log_likelihood(trained.model, splits.test, budget["bound_images"])

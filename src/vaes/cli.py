@@ -66,9 +66,9 @@ def guarded(command: Callable[[], None]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
     threading.excepthook = _say_of_thread
-    rank = int(os.environ.get("RANK", "0"))
-    prefix = f"[process {rank}] " if rank else ""
+    prefix = ""
     try:
+        prefix = f"[process {_rank()}] " if _rank() else ""
         command()
     except UserError as error:
         print(f"{prefix}error: {error}", file=sys.stderr)
@@ -86,6 +86,14 @@ def guarded(command: Callable[[], None]) -> int:
         print(f"{prefix}error: {where}{error.strerror}", file=sys.stderr)
         return 2
     return 0
+
+
+def _rank() -> int:
+    """This process's place among those of a launcher, 0 without one."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        if not re.fullmatch(r"-?\d+", text := os.environ.get(name, "0")):
+            raise UserError(f"{name}: the environment holds {text!r} where a launcher puts a whole number; unset it")
+    return int(os.environ.get("RANK", "0"))
 
 
 def _say_of_thread(args: threading.ExceptHookArgs) -> None:
@@ -148,7 +156,7 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample") -> None:
     where = parsed.run or parsed.weights
     if where is None or (parsed.run and parsed.weights):
         parser.error("give one of RUN and --weights")
-    if int(os.environ.get("RANK", "0")):
+    if _rank():
         return  # under a launcher of many processes the first one draws
 
     from vaes.commands import run_sample  # torch starts here
@@ -201,7 +209,7 @@ def evaluate(arguments: Sequence[str], *, prog: str = "vaes evaluate") -> None:
         "--outliers.kind mnist --outliers.root ..."
     )
     parsed, rest = parser.parse_known_args(arguments)
-    if int(os.environ.get("RANK", "0")):
+    if _rank():
         return
 
     from vaes.commands import run_evaluate  # torch starts here

@@ -27,6 +27,15 @@ def run_train(
     path: str | None, exp_dir: Path | None, resume: str | None, arguments: Sequence[str], methods: tuple[str, ...]
 ) -> None:
     """Train as a configuration file and overrides say, anew or going on."""
+    from vaes.train.processes import together
+
+    with together():
+        _train(path, exp_dir, resume, arguments, methods)
+
+
+def _train(
+    path: str | None, exp_dir: Path | None, resume: str | None, arguments: Sequence[str], methods: tuple[str, ...]
+) -> None:
     from vaes.train.loop import fit
     from vaes.train.processes import join
 
@@ -263,8 +272,9 @@ def _refuse_other_training(config: Config, start: _Start, run: Path) -> None:
             raise UserError(
                 f"--resume: {later[0]} is newer than step {step}; give a new run folder with -e to branch off"
             )
-    spans = [value for value in (config.train["lr"], *config.objective.values()) if isinstance(value, dict)]
-    if config.train["n_steps"] != stored.train["n_steps"] and any(v.get("steps", 0) is None for v in spans):
+    schedules = [value for value in (config.train["lr"], *config.objective.values()) if isinstance(value, dict)]
+    spans = config.train["lr"] is None or any(value.get("steps", 0) is None for value in schedules)
+    if config.train["n_steps"] != stored.train["n_steps"] and spans:
         print(
             "note: a schedule without steps of its own spans the whole training, and that is longer or shorter now: "
             "its value jumps",

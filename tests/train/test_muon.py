@@ -78,3 +78,20 @@ def test_a_parameter_without_a_gradient_stays() -> None:
     assert torch.equal(weight, torch.ones(2, 2))
     assert torch.equal(bias, torch.ones(2))
     assert not optimizer.state
+
+
+def test_a_step_that_found_an_infinity_changes_nothing() -> None:
+    weight, bias = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(2))
+    optimizer = Muon([weight, bias], lr=0.1, weight_decay=0.1)
+
+    def step(gradient: float, found: float) -> list[Tensor]:
+        weight.grad, bias.grad = torch.full((3, 2), gradient), torch.full((2,), gradient)
+        optimizer.found_inf = torch.tensor(found)
+        optimizer.step()
+        states = [value.clone() for state in optimizer.state.values() for value in state.values()]
+        return [weight.detach().clone(), bias.detach().clone(), *states]
+
+    first = step(1.0, 0.0)
+    for before, after in zip(first, step(float("inf"), 1.0), strict=True):
+        assert torch.equal(before, after)
+    assert not torch.equal(step(1.0, 0.0)[0], first[0])

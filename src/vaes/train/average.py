@@ -28,10 +28,15 @@ class Average:
         self.state = {name: tensor.clone() for name, tensor in self._own.items()}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take the model's state after the optimiser step with index ``step`` into the average."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.state.values()), list(self._own.values()), 1 - decay)
+    def update(self, step: int, skipped: Tensor | None = None) -> None:
+        """Take the model's state after the optimiser step with index ``step`` into the average, unless that step was
+        skipped."""
+        weight = 1 - min(self._decay, (1 + step) / (10 + step))
+        if skipped is None:
+            torch._foreach_lerp_(list(self.state.values()), list(self._own.values()), weight)
+            return
+        for name, tensor in self.state.items():
+            tensor.copy_(torch.where(skipped, tensor, tensor.lerp(self._own[name], weight)))
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:

@@ -25,6 +25,7 @@ from vaes.train.processes import join
 from vaes.train.randomness import Use, normal
 from vaes.train.record import Clock, Record, Silent
 from vaes.train.settings import Settings
+from vaes.train.skips import Skips
 from vaes.train.stop import Stop
 from vaes.train.validate import Estimate, validate
 from vaes.train.weighting import Weighting
@@ -112,6 +113,7 @@ class _Training:
         self.summed = 0
         self.best: tuple[int, float] | None = None
         self.average = Average(self.model, settings.ema) if settings.ema is not None else None
+        self.skips = Skips(settings.skip_non_finite, objective, optimizer, device) if settings.skip_non_finite else None
         if resume:
             self._restore(resume, optimizer)
         self.optimizer = optimizer
@@ -157,6 +159,9 @@ class _Training:
         weights = self.weighting(step, self.pixels)
         x = to_float(self.batches.read(step, self.flip), self.model.value_range)
         noise = self._noise(step)
+        before = dict(self.sums)
+        if self.skips:
+            self.skips.begin()
         parts, finite = self.settings.accumulate, torch.ones_like(self.bad_step, dtype=torch.bool)
         for part, (x_part, z_part, prior_part) in enumerate(
             zip(x.chunk(parts), noise.posterior.chunk(parts, 1), noise.prior.chunk(parts), strict=True)
@@ -169,13 +174,17 @@ class _Training:
                 value = value.detach() / parts
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.summed += 1
-        self.bad_step = torch.where((self.bad_step < 0) & ~finite, step, self.bad_step)
+        bad, skipped = ~finite, None
+        if self.skips:
+            skipped, bad = self.skips.decide(finite, self.accelerator.reduce)
+            self.sums = {name: torch.where(skipped, before.get(name, 0.0), sum_) for name, sum_ in self.sums.items()}
+        self.bad_step = torch.where((self.bad_step < 0) & bad, step, self.bad_step)
         if self.settings.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.objective.parameters(), self.settings.clip_grad)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update(step)
+            self.average.update(step, skipped)
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         """Inside, the model has the weights that are validated, drawn and shared."""
@@ -243,8 +252,12 @@ class _Training:
 
     def _print(self, done: int) -> None:
         seconds = self.clock.read("training")
-        sums = torch.stack(list(self.sums.values()))
-        values = dict(zip(self.sums, self.accelerator.reduce(sums / self.summed, "mean").tolist(), strict=True))
+        skipped = int(self.skips.counts[1]) if self.skips else 0
+        sums = torch.stack(list(self.sums.values())) / max(self.summed - skipped, 1)
+        values = dict(zip(self.sums, self.accelerator.reduce(sums, "mean").tolist(), strict=True))
+        if self.skips:
+            values = (values if skipped < self.summed else {}) | {"skipped": skipped}
+            self.skips.counts[1] = 0
         coefficients = {name: c for name, c in self.weighting.coefficients(done - 1).items() if c is not None}
         values |= {**coefficients, "lr": self.settings.lr_schedule(done - 1)}
         before, since = self.printed
@@ -279,10 +292,17 @@ class _Training:
         if not self.accelerator.is_main_process:
             return
         with self.clock.on("saving"):
-            state = {"best": self.best, "summed": self.summed, "terms": list(self.sums)}
+            state = {
+                "optimizer": self.settings.optimizer,
+                "best": self.best,
+                "summed": self.summed,
+                "terms": list(self.sums),
+            }
             metadata = {"config": self.config, "image_shape": list(self.splits.train.shape)}
             extra = {f"sum.{name}": value for name, value in self.sums.items()}
             extra |= {f"terms.{name}": value for name, value in self.objective.terms.state_dict().items()}
+            if self.skips:
+                extra["skips"] = self.skips.counts
             weights = self.model.state_dict()
             if self.average is not None:
                 extra |= {f"raw.{name}": weights[name] for name in self.average.state}
@@ -308,6 +328,9 @@ class _Training:
             raise UserError(
                 f"train.n_steps: {self.settings.n_steps} is less than the {resume.step} steps of the {where}"
             )
+        saved = resume.state.get("optimizer", "adam")
+        if saved != self.settings.optimizer:
+            raise UserError(f"train.optimizer: {self.settings.optimizer} where the {where} was trained with {saved}")
         # Where the shared weights are an average, training goes on from those that it had.
         checkpoint.load_weights(self.model, resume.weights | _below("raw.", resume.training), where)
         checkpoint.load_weights(self.objective.terms, _below("terms.", resume.training), where)
@@ -317,6 +340,8 @@ class _Training:
         device = self.accelerator.device
         self.sums = {name: resume.training[f"sum.{name}"].to(device) for name in resume.state["terms"]}
         self.summed = int(resume.state["summed"])
+        if self.skips and "skips" in resume.training:
+            self.skips.counts = resume.training["skips"].to(device)
         self.best = tuple(resume.state["best"]) if resume.state["best"] else None
 
     def _introduction(self) -> str:
@@ -356,8 +381,10 @@ class _Training:
         rest = ", ".join(
             f"{name} {seconds:.1f} s" for name, seconds in self.clock.seconds.items() if name != "training"
         )
+        skipped = int(self.skips.counts[2]) if self.skips else 0
         return (
             f"{images:,} images in {training:.1f} s of training: {images / max(training, 1e-9):,.0f} images/s; {rest}"
+            + f"; {skipped} steps whose loss or gradient was no number were skipped" * bool(skipped)
         )
 
 

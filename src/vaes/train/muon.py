@@ -69,6 +69,8 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         options = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(parameters, options)
+        self.found_inf: Tensor | None = None
+        """Where it is above 0, a step changes nothing, as in torch's fused optimisers."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -86,6 +88,7 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(weight)
+        held = [] if self.found_inf is None else [(t, t.clone()) for t in (weight, state["momentum"])]
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         # The input's channels last, as they lie in memory: the order of columns does not matter, a copy would.
         step = gradient.lerp(momentum, group["momentum"]).movedim(1, -1)
@@ -94,6 +97,8 @@ class Muon(torch.optim.Optimizer):
             weight.mul_(1 - group["lr"] * group["weight_decay"])
         size = RMS_OF_ADAM * max(matrix.shape) ** 0.5
         weight.add_(matrix.view(step.shape).movedim(-1, 1), alpha=-group["lr"] * size)
+        for tensor, before in held:
+            tensor.copy_(torch.where(self.found_inf > 0, before, tensor))
 
     def _steps_of_rest(self, rest: list[nn.Parameter], group: dict[str, Any]) -> None:
         for parameter in rest:
@@ -112,6 +117,7 @@ class Muon(torch.optim.Optimizer):
             [],
             [state["step"] for state in states],
             fused=True,
+            found_inf=self.found_inf,
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,

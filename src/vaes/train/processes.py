@@ -1,6 +1,8 @@
 """Joining the other processes of a launcher, if there are any."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import PartialState
@@ -8,7 +10,7 @@ from accelerate.utils import parse_flag_from_env
 
 from vaes.errors import UserError
 
-__all__ = ["join"]
+__all__ = ["join", "together"]
 
 
 def join() -> PartialState:
@@ -26,3 +28,21 @@ def join() -> PartialState:
             f"WORLD_SIZE: {world} processes were started but {state.num_processes} joined; check the launcher"
         )
     return state
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Inside, a process whose partner is gone says so in a sentence; the one that ended first said why.
+
+    Raises:
+        UserError: in place of what torch raises then.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # of gloo, it has no type of its own
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise UserError(
+            "another process of this training ended or cannot be reached, so this one ends too; if it was killed, go "
+            f"on with --resume latest ({str(error).splitlines()[0]})"
+        ) from None

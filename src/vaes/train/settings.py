@@ -27,6 +27,9 @@ class Settings:
         ema: decay of an exponential moving average of the weights, which then is what is validated, drawn and shared;
             null for none.
         clip_grad: the gradient's largest Euclidean norm; null leaves it alone.
+        skip_non_finite: how many steps in a row whose loss or gradient is no number are skipped, as if they had not
+            been (parameters, moments, running statistics and printed means stay as they were), before training stops;
+            0 stops at the first.
         precision: ``auto`` takes what ``accelerate launch`` says, else float32; ``tf32`` is float32 whose products a
             GPU may round to 10 bits.
         compile: run the step compiled, on a GPU as captured graphs; it takes a compiler and a minute at the start.
@@ -48,6 +51,7 @@ class Settings:
     weight_decay: float = 0.0
     ema: float | None = None
     clip_grad: float | None = None
+    skip_non_finite: int = 0
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     compile: bool = False
     print_freq: int = 100
@@ -66,6 +70,7 @@ class Settings:
             ("eval_freq", 0),
             ("sample_freq", 0),
             ("save_freq", 0),
+            ("skip_non_finite", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
