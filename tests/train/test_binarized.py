@@ -19,7 +19,7 @@ def splits() -> Splits:
 
 def trained(run: Path, n_steps: int, resume: checkpoint.Checkpoint | None = None) -> dict[str, bytes]:
     objective = Objective(small_vae(likelihood=likelihoods.Bernoulli(), seed=5 if resume else 0), IWAE(samples=3))
-    settings = Settings(n_steps=n_steps, batch_size=8, print_freq=0, eval_freq=0, sample_freq=0, save_freq=0)
+    settings = Settings(lr=2e-3, n_steps=n_steps, batch_size=8, print_freq=0, eval_freq=0, sample_freq=0, save_freq=0)
     fit(objective, Weighting(lambda pixels: {}, {}), splits(), settings, run, resume=resume, within=resume is not None)
     weights = checkpoint.read(checkpoint.newest_folder(run)).weights
     return {name: tensor.numpy().tobytes() for name, tensor in weights.items()}

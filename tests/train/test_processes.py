@@ -37,8 +37,9 @@ def finish(arguments: list[str], cwd: Path, status: int = 0) -> str:
 
 
 def test_two_processes_equal_one_on_the_same_global_batch(tmp_path: Path) -> None:
-    # Without batch statistics; with them each process normalises by its own share.
-    options = ["--model.network.norm=none", "--train.n_steps=6", "--train.accumulate=2"]
+    # Without batch statistics: with them each process normalises by its own share. Adam, because orthogonalising a
+    # gradient magnifies the rounding of its smallest directions.
+    options = ["--model.network.norm=none", "--train.n_steps=6", "--train.accumulate=2", "--train.optimizer=adam"]
     finish(command(tmp_path / "one", *options), tmp_path)
     torchrun = [str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", str(random.randint(20_000, 40_000))]
     finish([*torchrun, "-m", "vaes", *command(tmp_path / "two", *options)[1:]], tmp_path)

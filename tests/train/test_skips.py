@@ -20,6 +20,7 @@ from vaes.errors import UserError
 from vaes.objectives import ELBO, MMD, Noise, Objective
 from vaes.train import checkpoint, loop
 from vaes.train.loop import fit
+from vaes.train.muon import Muon
 from vaes.train.randomness import Use, normal
 from vaes.train.weighting import Weighting
 
@@ -53,9 +54,11 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return steps
 
 
-def by_hand(part: Objective, left_out: Iterable[int], n_steps: int = 6) -> list[float]:
+def by_hand(part: Objective, kind: str, left_out: Iterable[int], n_steps: int = 6) -> list[float]:
     """The losses of a training that does not know the steps left out."""
-    optimizer = torch.optim.Adam(part.parameters(), lr=2e-3, fused=True)
+    optimizer: torch.optim.Optimizer = Muon(part.parameters(), lr=2e-3)
+    if kind == "adam":
+        optimizer = torch.optim.Adam(part.parameters(), lr=2e-3, fused=True)
     batches, losses = Batches(splits().train, 8, seed=0), []
     for step in range(n_steps):
         if step in left_out:
@@ -70,15 +73,16 @@ def by_hand(part: Objective, left_out: Iterable[int], n_steps: int = 6) -> list[
     return losses
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
 @pytest.mark.parametrize("bad", [[0], [2], [2, 3], [1, 2, 4, 5]])
 def test_a_training_with_infinite_batches_equals_one_written_by_hand_without_them(
-    tmp_path: Path, poisoned: list[int], bad: list[int]
+    tmp_path: Path, poisoned: list[int], bad: list[int], optimizer: str
 ) -> None:
     expected = objective()
-    losses = by_hand(expected, bad)
+    losses = by_hand(expected, optimizer, bad)
     poisoned += bad
     trained = objective()
-    options = settings(skip_non_finite=2, print_freq=3, eval_freq=0)
+    options = settings(optimizer=optimizer, lr=2e-3, skip_non_finite=2, print_freq=3, eval_freq=0)
     fit(trained, WEIGHTING, splits(), options, tmp_path / "run")
     for (name, a), b in zip(trained.state_dict().items(), expected.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
@@ -113,7 +117,7 @@ def test_an_interval_that_was_skipped_whole_has_no_means_and_says_so(
     tmp_path: Path, poisoned: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     poisoned += [2, 3]
-    fit(objective(), WEIGHTING, splits(), settings(skip_non_finite=2, eval_freq=0), tmp_path / "run")
+    fit(objective(), WEIGHTING, splits(), settings(lr=2e-3, skip_non_finite=2, eval_freq=0), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[1] == {"step": 4, "split": "train", "skipped": 2, "lr": 2e-3}
     assert "2 steps whose loss or gradient was no number were skipped" in capsys.readouterr().err
@@ -170,7 +174,7 @@ def test_two_processes_skip_together_what_one_of_them_meets(tmp_path: Path) -> N
     env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
     tiny = ["--data.image_size=8", "--train.batch_size=8", "--model.network.dim=4", "--model.network.norm=none"]
     never = [f"--train.{name}_freq=0" for name in ("print", "eval", "sample")]
-    options = [*tiny, *never, "--train.n_steps=5", "--train.skip_non_finite=1"]
+    options = [*tiny, *never, "--train.optimizer=adam", "--train.n_steps=5", "--train.skip_non_finite=1"]
     ports = ["--nproc_per_node", "2", "--master_port", str(random.randint(20_000, 40_000))]
     torchrun = [str(Path(sys.executable).parent / "torchrun"), *ports]
     found = []

@@ -88,7 +88,8 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        held = [] if self.found_inf is None else [(t, t.clone()) for t in (weight, state["momentum"])]
+        found = self.found_inf
+        held = [] if found is None else [(tensor, tensor.clone()) for tensor in (weight, state["momentum"])]
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         # The input's channels last, as they lie in memory: the order of columns does not matter, a copy would.
         step = gradient.lerp(momentum, group["momentum"]).movedim(1, -1)
@@ -98,7 +99,8 @@ class Muon(torch.optim.Optimizer):
         size = RMS_OF_ADAM * max(matrix.shape) ** 0.5
         weight.add_(matrix.view(step.shape).movedim(-1, 1), alpha=-group["lr"] * size)
         for tensor, before in held:
-            tensor.copy_(torch.where(self.found_inf > 0, before, tensor))
+            assert found is not None
+            tensor.copy_(torch.where(found > 0, before, tensor))
 
     def _steps_of_rest(self, rest: list[nn.Parameter], group: dict[str, Any]) -> None:
         for parameter in rest:
