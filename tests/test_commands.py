@@ -143,7 +143,7 @@ def test_traverse_one_dimension_and_interpolate_between_test_images(
 
 
 def test_resume_latest_goes_on_and_equals_a_run_never_stopped(work: Path, tmp_path: Path, capsys) -> None:
-    base = ["train", "-c", work / "tiny.yaml", "--train.save_freq", 2, "--train.print_freq", 2]
+    base = ["train", "-c", work / "tiny.yaml", "--train.save_freq", 2, "--train.print_freq", 2, "--train.lr=1e-3"]
     assert said(*base, "-e", tmp_path / "whole", "--train.n_steps=6", capsys=capsys)[0] == 0
     assert said(*base, "-e", tmp_path / "cut", "--train.n_steps=2", capsys=capsys)[0] == 0
     status, error = said("train", "-e", tmp_path / "cut", "--resume", "latest", "--train.n_steps=6", capsys=capsys)
