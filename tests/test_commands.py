@@ -124,6 +124,18 @@ def test_every_mode_from_a_run_a_checkpoint_folder_and_a_file(
         assert min(sheet.size) > 100
 
 
+def test_an_option_that_the_mode_does_not_read_is_named_and_the_picture_is_drawn(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--n_samples", 2, "--save_dir", tmp_path]
+    status, error = said("sample", work / "runs/a", *options, "--traverse_dim", 1, capsys=capsys)
+    assert status == 0
+    assert "warning: --traverse_dim is for --mode traverse; sample ignores it\n" in error
+    for mode, extra in (("sample", []), ("traverse", ["--traverse_dim", 1]), ("interpolate", ["--path", "spherical"])):
+        status, error = said("sample", work / "runs/a", "--mode", mode, *options, *extra, capsys=capsys)
+        assert (status, "warning" in error) == (0, False), error
+
+
 def test_the_cli_s_modes_are_the_view_s() -> None:
     assert tuple(VIEW_MODES) == MODES
 

@@ -70,6 +70,17 @@ def test_the_optimal_scale_of_evaluation_is_the_running_one_whatever_the_batch()
     torch.testing.assert_close(likelihood.log_prob(y, torch.ones_like(x))[0], expected.expand(4))
 
 
+def test_the_running_scale_is_a_mean_at_first_and_then_moves_by_a_hundredth() -> None:
+    likelihood = Gaussian(scale="optimal", link="identity").double().train()
+    y = torch.zeros(1, 4, 1, 2, 2, dtype=torch.float64)
+    for variance in (4.0, 1.0, 1.0):
+        likelihood.log_prob(y, torch.full((4, 1, 2, 2), variance**0.5, dtype=torch.float64))
+    assert likelihood.variance.item() == pytest.approx(2.0)
+    likelihood.batches.fill_(100_000)
+    likelihood.log_prob(y, torch.full((4, 1, 2, 2), 12.0**0.5, dtype=torch.float64))
+    assert likelihood.variance.item() == pytest.approx(2.0 + 0.01 * (12.0 - 2.0))
+
+
 def test_the_optimal_scale_of_a_perfect_reconstruction_is_finite() -> None:
     x = torch.zeros(2, 1, 2, 2)
     assert torch.isfinite(Gaussian(scale="optimal", link="identity").train().log_prob(x[None], x)).all()

@@ -17,6 +17,18 @@ __all__ = ["compare", "evaluate", "main", "sample", "train"]
 
 MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent")
 
+READ_BY = {
+    "n_samples": ("sample", "interpolate", "traverse", "reconstruct"),
+    "n_interpolate": ("interpolate",),
+    "n_traverse": ("traverse",),
+    "traverse_range": ("traverse", "visualize_latent"),
+    "traverse_dim": ("traverse",),
+    "path": ("interpolate",),
+    "between": ("interpolate",),
+    "projection": ("visualize_latent",),
+}
+"""Which modes read an option of ``vaes sample``; those that all read are left out."""
+
 KEYS = """\
 Any key of the configuration can be given as --KEY VALUE or --KEY=VALUE: --method beta_vae, --objective.beta 4,
 --data.kind folder, --data.root photos, --model.z_dim 16, --train.n_steps 2000, --train.lr 1e-3, ... An unknown key
@@ -158,6 +170,10 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample") -> None:
         parser.error("give one of RUN and --weights")
     if _rank():
         return  # under a launcher of many processes the first one draws
+
+    for name, modes in READ_BY.items():  # the origin's commands give some of them to every mode: no reason to stop
+        if parsed.mode not in modes and getattr(parsed, name) != parser.get_default(name):
+            print(f"warning: --{name} is for --mode {' or '.join(modes)}; {parsed.mode} ignores it", file=sys.stderr)
 
     from vaes.commands import run_sample  # torch starts here
 

@@ -23,7 +23,8 @@ class Method(NamedTuple):
     ``weights(pixels, *, options)`` is called at every step with the values that the schedules give, and must return
     one weight for each name that the bound and the terms take; ``pixels`` is C * H * W. Its keyword-only parameters
     are the keys of ``objective`` in a configuration, beside those of the bound's constructor. The constructor
-    parameters of each term are keys too, under the term's name.
+    parameters of each term are keys too, under the term's name. For a value that makes no sense it raises a ValueError
+    whose text begins with the option's name.
     """
 
     title: str
@@ -45,12 +46,14 @@ def no_weights(pixels: int) -> dict[str, float]:
 
 def elbo_weights(pixels: int, *, beta: Scheduled = 1.0) -> dict[str, float]:
     """``beta`` weighs the rate; 1 is the ELBO."""
+    if beta < 0:
+        raise ValueError(f"beta: {beta:g} is not right; it must be 0 or more")
     return {"rate": beta}
 
 
 def beta_weights(pixels: int, *, beta: Scheduled = 4.0) -> dict[str, float]:
     """``beta`` weighs the rate; Higgins et al. take it above 1."""
-    return {"rate": beta}
+    return elbo_weights(pixels, beta=beta)
 
 
 def info_weights(

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from vaes import config as configuration
 from vaes import files
 from vaes.config import Config
@@ -59,6 +61,8 @@ def load(path: str | Path, expected: Config | None = None) -> Run:
             expected, config, ("method", "model"), f"{weights}: these weights belong to another configuration"
         )
         config = config._replace(data=expected.data)
+    with torch.device("meta"):  # nothing is allocated before the weights are known to fit, whatever the metadata say
+        checkpoint.refuse_misfit(configuration.build_model(config, shape), tensors, str(weights))
     model = configuration.build_model(config, shape)
     checkpoint.load_weights(model, tensors, str(weights))
     return Run(model.eval(), config, step, weights)
@@ -93,7 +97,7 @@ def _configuration(weights: Path, metadata: dict[str, Any]) -> tuple[Config, tup
     try:
         channels, height, width = (int(size) for size in metadata["image_shape"])
         step = int(metadata["step"])
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         raise UserError(f"{weights}: its metadata name no image shape or step; not weights that vaes wrote") from None
     if not all(1 <= size <= 65536 for size in (channels, height, width)):
         raise UserError(f"{weights}: its image shape {(channels, height, width)} is absurd")

@@ -173,6 +173,23 @@ def test_values_that_parts_refuse_carry_their_path(raw: dict, message: str) -> N
         build_model(load(raw), (1, 8, 8))
 
 
+@pytest.mark.parametrize("method", ["vae", "beta_vae"])
+@pytest.mark.parametrize("beta", [-1.0, {"kind": "linear", "start": 1.0, "stop": -0.01}])
+def test_a_negative_beta_is_refused_wherever_its_schedule_gets_to_it(method: str, beta: object) -> None:
+    config = load({"method": method, "objective": {"beta": beta}})
+    with pytest.raises(UserError, match=r"^objective\.beta: -\S+ is not right; it must be 0 or more"):
+        build_objective(config, build_model(config, (1, 16, 16)))
+
+
+@pytest.mark.parametrize("text", ["2024", "007", "1e3", "-1"])
+def test_a_folder_that_is_called_as_a_number_is_a_text(text: str) -> None:
+    for arguments in (["--data.root", text], [f"--data.root={text}"]):
+        assert Path(load({"data": {"kind": "folder"}}, arguments).data["root"]).name == text
+    assert load({"data": {"kind": "celeba"}}, ["--data.root=1", f"--data.attribute={text}"]).data["attribute"] == text
+    null = load({"data": {"kind": "celeba"}}, ["--data.root=1", "--data.attribute=null"])
+    assert null.data["attribute"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -60,8 +60,9 @@ def test_palettes_with_and_without_transparency() -> None:
 
 
 def test_sixteen_bits_keep_the_range() -> None:
-    values = np.array([[0, 128, 257, 32896, 65535]], np.uint16)
-    assert decode_image(encode(Image.fromarray(values)), GREY)[0, 0].tolist() == [0, 0, 1, 128, 255]
+    # Rounded, not cut: half a step is 128.5.
+    values = np.array([[0, 128, 129, 257, 385, 386, 32896, 65406, 65407, 65535]], np.uint16)
+    assert decode_image(encode(Image.fromarray(values)), GREY)[0, 0].tolist() == [0, 0, 1, 1, 1, 2, 128, 254, 255, 255]
 
 
 def test_one_bit_cmyk_and_animations(rgb: np.ndarray) -> None:

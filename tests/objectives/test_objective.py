@@ -85,6 +85,17 @@ def test_the_mmd_term_pulls_codes_towards_the_prior(kernel: str) -> None:
     assert term(trace._replace(z=prior_z[None].flip(1)), prior_z) < 0.01
 
 
+def test_the_bandwidth_of_the_mmd_is_the_median_over_codes_and_prior_draws_together() -> None:
+    model, prior_z = small_vae(posterior=posteriors.Point()).double(), randn(5, 3, seed=9)
+    z = 5 * randn(1, 5, 3, seed=5)
+    trace = model(randn(5, *SHAPE), randn(1, 5, 3))._replace(z=z)
+    points = [*z[0], *prior_z]
+    distances = sorted(((a - b) ** 2).sum().item() for i, a in enumerate(points) for b in points[:i])
+    middle = torch.tensor(distances[22], dtype=torch.float64)  # of 45
+    expected = F.mmd(z[0], prior_z, F.gaussian_kernel(middle))
+    torch.testing.assert_close(MMD()(trace, prior_z), expected)
+
+
 def test_the_mmd_over_several_samples_is_their_mean() -> None:
     model, prior_z = small_vae().double(), randn(5, 3, seed=9)
     trace = model(randn(5, *SHAPE), randn(2, 5, 3))

@@ -63,6 +63,15 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_taken(
         checkpoint.read(path.parent)
 
 
+@pytest.mark.parametrize("found", ["vaes-2", None])
+def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path, found: str | None) -> None:
+    write(tmp_path, 1)
+    path = tmp_path / "ckpt" / "step000001" / checkpoint.STATE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": found}))
+    with pytest.raises(UserError, match=r"state\.json: not a checkpoint of this format \(vaes-1\)"):
+        checkpoint.read(path.parent)
+
+
 def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

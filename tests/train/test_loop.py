@@ -145,6 +145,16 @@ def test_a_run_folder_that_exists_is_neither_deleted_nor_written_over(tmp_path: 
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious"]
 
 
+def test_a_checkpoint_beyond_the_last_step_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit(objective(), weighting(), splits(), settings(), run)
+    start, before = checkpoint.read(checkpoint.newest_folder(run)), (run / "metrics.json").read_bytes()
+    with pytest.raises(UserError, match=r"train\.n_steps: 5 is less than the 6 steps of the checkpoint of step 6"):
+        fit(objective(), weighting(), splits(), settings(n_steps=5), run, resume=start, within=True)
+    fit(objective(), weighting(), splits(), settings(), run, resume=start, within=True)
+    assert (run / "metrics.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -51,7 +51,9 @@ def build_objective(config: Config, model: VAE) -> tuple[Objective, Weighting]:
     coefficients = {
         name: _schedule(f"objective.{name}", section[name], config.train["n_steps"]) for name in keys(method.weights)
     }
-    return _call("method", Objective, model, bound, terms), Weighting(method.weights, coefficients)
+    weighting = Weighting(method.weights, coefficients)
+    _try_out(weighting, config.train["n_steps"])
+    return _call("method", Objective, model, bound, terms), weighting
 
 
 def build_settings(config: Config) -> Settings:
@@ -59,6 +61,15 @@ def build_settings(config: Config) -> Settings:
     options = dict(config.train)
     options["lr"] = _schedule("train.lr", options["lr"], options["n_steps"])
     return _call("train", Settings, **options)
+
+
+def _try_out(weighting: Weighting, n_steps: int) -> None:
+    """Refuse a coefficient that makes no sense before it is met in the middle of the training."""
+    try:
+        for step in {*range(0, n_steps, -(-n_steps // 100)), n_steps - 1}:
+            weighting(step, 1)
+    except ValueError as error:
+        raise UserError(f"objective.{error}") from None
 
 
 def _schedule(path: str, value: Any, total_steps: int) -> Any:

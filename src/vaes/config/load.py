@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
+from vaes.config.registry import SOURCES
 from vaes.config.resolve import ALIASES, DEFAULT_KINDS, Config, resolve
+from vaes.config.schema import keys as keys_of
 from vaes.errors import UserError
 
 __all__ = ["DEFAULTS", "load", "overrides", "parse", "read_file", "to_yaml"]
@@ -26,6 +28,15 @@ DEFAULTS: Mapping[str, Any] = {
     "train": {"n_steps": 1000, "batch_size": 128},
 }
 """What is trained where no file is given: ``configs/vae-digits.yaml``, also where only the package is installed."""
+
+
+TEXTS = {
+    f"data.{name}"
+    for part in SOURCES.values()
+    for name, parameter in keys_of(part).items()
+    if parameter.annotation in (str, str | None)
+}
+"""Keys whose value is a text even where it looks like a number: a folder may be called 2024."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -140,7 +151,8 @@ def overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
             raise UserError(f"--{key}: not a dotted key such as train.lr")
         value = _value(text, f"--{key}")
         # A text is taken as it stands: YAML would cut a path at " #" and drop its spaces.
-        pairs.append((key, text if isinstance(value, str) and text[:1] not in "'\"" else value))
+        stands = isinstance(value, str) and text[:1] not in "'\""
+        pairs.append((key, text if stands or (key in TEXTS and isinstance(value, int | float)) else value))
     return pairs
 
 

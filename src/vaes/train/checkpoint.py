@@ -23,7 +23,9 @@ __all__ = [
     "checkpoints",
     "load_weights",
     "newest_folder",
+    "progress",
     "read",
+    "refuse_misfit",
     "restore_optimizer",
     "snapshot",
     "thin_out",
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 FORMAT = "vaes-1"
+SLOTS = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps for a parameter."""
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 
 
@@ -113,7 +117,9 @@ def verify(folder: Path) -> dict[str, Any]:
         for name in (MODEL, TRAINING):
             if files.checksum(folder / name) != state["sha256"][name]:
                 raise UserError(f"{folder / name}: damaged: its checksum is not the one that was saved")
-        return {**state, "step": int(state["step"])}
+        if type(state["step"]) is not int or not 0 <= state["step"] < 2**53:
+            raise UserError(f"{folder / STATE}: its step is no whole number from 0 on")
+        return state
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
@@ -151,8 +157,8 @@ def newest_folder(run: Path) -> Path:
     raise UserError(f"{run}: no whole checkpoint in {run / 'ckpt'} ({len(folders)} there, all damaged)")
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Put weights into a model, all of them or none.
+def refuse_misfit(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Refuse weights that are not those of this model, which may lie on the meta device.
 
     Raises:
         UserError: names or shapes differ: the weights belong to another configuration.
@@ -168,20 +174,71 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
                 f"{where}: these weights belong to another configuration: {name} is {tuple(tensor.shape)} "
                 f"{tensor.dtype} where the model has {tuple(expected[name].shape)} {expected[name].dtype}"
             )
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Put weights into a model, all of them or none.
+
+    Raises:
+        UserError: names or shapes differ: the weights belong to another configuration.
+    """
+    refuse_misfit(model, weights, where)
     model.load_state_dict(weights)
 
 
+def progress(found: Checkpoint) -> tuple[dict[str, Tensor], int, tuple[int, float] | None]:
+    """The sums of the terms since the last printed line, over how many steps they run, and the best step so far with
+    its loss.
+
+    Raises:
+        UserError: the checkpoint does not hold them.
+    """
+    try:
+        state = found.state
+        sums = {name: found.training[f"sum.{name}"] for name in state["terms"]}
+        summed, best = int(state["summed"]), state["best"]
+        if summed < 0 or any(tensor.dim() or not tensor.is_floating_point() for tensor in sums.values()):
+            raise ValueError("sums of terms that are no numbers")
+        return sums, summed, None if best is None else (int(best[0]), float(best[1]))
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise UserError(
+            f"checkpoint of step {found.step}: not one that a training wrote ({type(error).__name__}: {error})"
+        ) from None
+
+
 def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Give an optimiser its moments back; its options stay those of the present configuration."""
+    """Give Adam its moments back; its options stay those of the present configuration.
+
+    Raises:
+        UserError: a moment is missing, or belongs to another parameter.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    unread = {name for name in checkpoint.training if name.split(".")[0] == "optimizer"}
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.training.items():
-        kind, *rest = name.split(".")
-        if kind == "optimizer":
-            index, slot = int(rest[0]), rest[1]
+    for index, parameter in enumerate(parameters):
+        names = {slot: f"optimizer.{index}.{slot}" for slot in SLOTS}
+        if not unread.intersection(names.values()):
+            continue  # it had no gradient yet
+        for slot, name in names.items():
+            tensor = checkpoint.training.get(name)
+            if (
+                tensor is None
+                or tensor.shape != (() if slot == "step" else parameter.shape)
+                or not tensor.is_floating_point()
+            ):
+                raise UserError(
+                    f"checkpoint of step {checkpoint.step}: {name} is {'missing' if tensor is None else 'misshapen'}: "
+                    "it was not written by this training"
+                )
             if tensor.dim():  # a moment lies in memory as its parameter does, or the optimiser rounds otherwise
-                tensor = torch.empty_like(parameters[index], dtype=tensor.dtype).copy_(tensor)
+                tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
             state.setdefault(index, {})[slot] = tensor
+        unread -= set(names.values())
+    if unread:
+        raise UserError(
+            f"checkpoint of step {checkpoint.step}: {min(unread)} belongs to no parameter: it was not written by this "
+            "training"
+        )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -338,11 +338,10 @@ class _Training:
             self.average.load(resume.weights)
         checkpoint.restore_optimizer(optimizer, resume)
         device = self.accelerator.device
-        self.sums = {name: resume.training[f"sum.{name}"].to(device) for name in resume.state["terms"]}
-        self.summed = int(resume.state["summed"])
+        sums, self.summed, self.best = checkpoint.progress(resume)
+        self.sums = {name: tensor.to(device) for name, tensor in sums.items()}
         if self.skips and "skips" in resume.training:
-            self.skips.counts = resume.training["skips"].to(device)
-        self.best = tuple(resume.state["best"]) if resume.state["best"] else None
+            self.skips.restore(resume.training["skips"])
 
     def _introduction(self) -> str:
         device, world = self.accelerator.device, self.accelerator.num_processes

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from vaes.errors import UserError
+
 __all__ = ["Skips"]
 
 
@@ -25,6 +27,16 @@ class Skips:
         self._held: list[Tensor] = []
         self.counts = torch.zeros(3, dtype=torch.int64, device=device)
         """Bad steps in a row up to now; steps skipped since the last printed line; steps skipped in all."""
+
+    def restore(self, counts: Tensor) -> None:
+        """Go on with the counts of a checkpoint.
+
+        Raises:
+            UserError: they are none.
+        """
+        if counts.shape != self.counts.shape or counts.dtype != self.counts.dtype:
+            raise UserError(f"skips is {tuple(counts.shape)} {counts.dtype} in the checkpoint: not of this program")
+        self.counts = counts.to(self.counts.device)
 
     def begin(self) -> None:
         """Before the forward pass: keep the buffers."""
