@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     sum(p.sum() for p in model.parameters()).backward()
     optimizer.step()
     state = {"best": [3, 1.5], "summed": 1, "terms": ["loss"]}
-    taken = checkpoint.snapshot(3, model, optimizer, {"sum.loss": torch.ones(())}, state, METADATA)
+    taken = checkpoint.snapshot(3, model.state_dict(), optimizer, {"sum.loss": torch.ones(())}, state, METADATA)
     folder = checkpoint.write(run, taken)
     return {name: (folder / name).read_bytes() for name in NAMES}
 

@@ -1,9 +1,14 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from trainings import objective, settings, splits, weighting
 
+from vaes.errors import UserError
+from vaes.train import checkpoint
+from vaes.train.loop import fit
 from vaes.train.muon import ITERATIONS, QUINTIC, Muon, orthogonalize
 
 torch.manual_seed(0)
@@ -95,3 +100,11 @@ def test_a_step_that_found_an_infinity_changes_nothing() -> None:
     for before, after in zip(first, step(float("inf"), 1.0), strict=True):
         assert torch.equal(before, after)
     assert not torch.equal(step(1.0, 0.0)[0], first[0])
+
+
+def test_a_training_goes_on_with_the_optimiser_that_it_had(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit(objective(), weighting(), splits(), settings(n_steps=2), run)
+    resume = checkpoint.read(checkpoint.newest_folder(run))
+    with pytest.raises(UserError, match="train.optimizer: adam where the checkpoint of step 2 was trained with muon"):
+        fit(objective(), weighting(), splits(), settings(optimizer="adam"), run, resume=resume, within=True)

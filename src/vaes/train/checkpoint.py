@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vaes import files
 from vaes.errors import UserError
+from vaes.train.muon import slots
 
 __all__ = [
     "Checkpoint",
@@ -34,8 +35,6 @@ __all__ = [
 ]
 
 FORMAT = "vaes-1"
-SLOTS = ("step", "exp_avg", "exp_avg_sq")
-"""What Adam keeps for a parameter."""
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 
 
@@ -207,7 +206,7 @@ def progress(found: Checkpoint) -> tuple[dict[str, Tensor], int, tuple[int, floa
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Give Adam its moments back; its options stay those of the present configuration.
+    """Give an optimiser its moments back; its options stay those of the present configuration.
 
     Raises:
         UserError: a moment is missing, or belongs to another parameter.
@@ -216,7 +215,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) 
     unread = {name for name in checkpoint.training if name.split(".")[0] == "optimizer"}
     state: dict[int, dict[str, Tensor]] = {}
     for index, parameter in enumerate(parameters):
-        names = {slot: f"optimizer.{index}.{slot}" for slot in SLOTS}
+        names = {slot: f"optimizer.{index}.{slot}" for slot in slots(optimizer, parameter)}
         if not unread.intersection(names.values()):
             continue  # it had no gradient yet
         for slot, name in names.items():

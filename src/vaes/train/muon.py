@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-__all__ = ["Muon", "orthogonalize"]
+__all__ = ["Muon", "orthogonalize", "slots"]
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -128,3 +128,9 @@ class Muon(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+def slots(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[str, ...]:
+    """What this or torch's Adam keeps of a parameter: names in its state."""
+    momentum = isinstance(optimizer, Muon) and parameter.dim() > 1
+    return ("momentum",) if momentum else ("step", "exp_avg", "exp_avg_sq")
