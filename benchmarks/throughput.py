@@ -6,17 +6,19 @@
   normalised by itself from a PIL image, the loss read with ``.item()`` at every step;
 - ordinary step: the same layers; forward, backward and Adam on one batch that is already in memory;
 - bare step: forward, backward and Adam with our layers, on one batch that is already in memory;
-- ours: ``vaes.train.loop.fit`` with everything that training does, but for lines, validation, pictures and checkpoints
-  at intervals. It is timed as the difference between a training of ``warm + steps`` and one of ``warm`` steps, so that
-  start and end cancel;
+- ours: ``vaes.train.loop.fit`` with Adam and everything that training does, but for lines, validation, pictures and
+  checkpoints at intervals. It is timed as the difference between a training of ``warm + steps`` and one of ``warm``
+  steps, so that start and end cancel;
+- ours, Muon: the same with the optimiser that is the default;
 - limit: the step's multiplications at the speed of a 2048 x 2048 matrix product.
 
 The same network and batch for all, each way in a process of its own, in turn, ``rounds`` times; the first steps of each
-are not counted. The two ordinary ways run with the system's settings, ours with those of ``vaes`` (sleeping threads,
-freed memory kept). The machine's noise is in the spread: quote the medians of the ratios within a round.
+are not counted. The two ordinary ways run with the system's settings, ours with those of ``vaes`` (threads that
+spin briefly, freed memory kept). The machine's noise is in the spread: quote the medians of the ratios within a round.
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -26,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -166,7 +169,7 @@ def bare(data: Path, n: int, batch: int) -> float:
     return n * batch / seconds_of(iter(lambda: step(objective, optimizer, x), None), n)
 
 
-def ours(data: Path, n: int, batch: int) -> float:
+def ours(data: Path, n: int, batch: int, optimizer: Literal["muon", "adam"] = "adam") -> float:
     """Images/s of ``fit``, its start and end taken off."""
     config = the_configuration()
     whole = digits(data, config)
@@ -174,9 +177,8 @@ def ours(data: Path, n: int, batch: int) -> float:
 
     def seconds(n_steps: int) -> float:
         objective, weighting = configuration.build_objective(config, configuration.build_model(config, (1, 32, 32)))
-        settings = Settings(
-            n_steps=n_steps, batch_size=batch, lr=1e-3, print_freq=0, eval_freq=0, sample_freq=0, save_freq=0
-        )
+        never = {"print_freq": 0, "eval_freq": 0, "sample_freq": 0, "save_freq": 0}
+        settings = Settings(n_steps=n_steps, batch_size=batch, optimizer=optimizer, lr=1e-3, **never)
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             fit(objective, weighting, few, settings, Path(folder) / "run")
@@ -214,15 +216,22 @@ WAYS: dict[str, Callable[[Path, int, int], float]] = {
     "ordinary step": ordinary,
     "bare step": bare,
     "ours": ours,
+    "ours, Muon": functools.partial(ours, optimizer="muon"),
     "limit": limit,
 }
-RATIOS = (("ours", "bare step"), ("ours", "conventional"), ("ours", "ordinary step"), ("ours", "limit"))
-OURS = {"bare step", "ours", "limit"}
+RATIOS = (
+    ("ours", "bare step"),
+    ("ours", "conventional"),
+    ("ours", "ordinary step"),
+    ("ours, Muon", "ours"),
+    ("ours", "limit"),
+)
+OURS = {"bare step", "ours", "ours, Muon", "limit"}
 
 
 def measure(way: str, chosen: argparse.Namespace) -> float:
     """One way, in a process of its own."""
-    environment = os.environ | ({"OMP_WAIT_POLICY": "PASSIVE"} if way in OURS else {})
+    environment = os.environ | ({"GOMP_SPINCOUNT": "1000"} if way in OURS else {})
     arguments = ["--way", way, "--steps", str(chosen.steps), "--batch", str(chosen.batch), "--data", str(chosen.data)]
     ran = subprocess.run(
         [sys.executable, __file__, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True

@@ -106,5 +106,5 @@ def test_a_training_goes_on_with_the_optimiser_that_it_had(tmp_path: Path) -> No
     run = tmp_path / "run"
     fit(objective(), weighting(), splits(), settings(n_steps=2), run)
     resume = checkpoint.read(checkpoint.newest_folder(run))
-    with pytest.raises(UserError, match="train.optimizer: adam where the checkpoint of step 2 was trained with muon"):
+    with pytest.raises(UserError, match=r"train\.optimizer: adam where the checkpoint of step 2 was trained with muon"):
         fit(objective(), weighting(), splits(), settings(optimizer="adam"), run, resume=resume, within=True)
