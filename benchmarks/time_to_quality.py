@@ -33,7 +33,7 @@ CONSTANT = {"optimizer": "adam", "lr": 1e-3}
 REFERENCE: dict[str, dict[str, Any]] = {
     "mnist": {"config": "vae-mnist", "n_steps": 10_000, "batch_size": 256, "root": "mnist"},
     "faces": {"config": "vae-faces", "n_steps": 1500, "batch_size": 64, "root": "faces/faces.zip"},
-    "sprites": {"config": "beta-vae-sprites", "n_steps": 3000, "batch_size": 64, "root": None},
+    "sprites": {"config": "beta-vae-sprites", "n_steps": 1500, "batch_size": 64, "root": None},
 }
 OFFSET = {"mnist": 512 * math.log(2 * math.pi), "faces": 0.0, "sprites": 0.0}
 TITLES = {"mnist": "MNIST 32x32, VAE", "faces": "faces 64x64, VAE", "sprites": "sprites 64x64, beta-VAE"}
