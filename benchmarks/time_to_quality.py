@@ -125,7 +125,8 @@ def report(document: dict[str, Any]) -> None:
         target = reference(document, name)
         images = plan["n_steps"] * plan["batch_size"]
         if target:
-            print(f"| {TITLES[name]}: Adam, constant 1e-3 | {images:,} | {target['loss']:.1f} | |")
+            ran = target["n_steps"] * plan["batch_size"]
+            print(f"| {TITLES[name]}: Adam, constant 1e-3 | {ran:,} | {target['loss']:.1f} | |")
         for fraction in fractions(document, name):
             found = losses(document, name, fraction)
             spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""

@@ -58,7 +58,7 @@ def test_a_method_is_added_in_one_row(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_more_importance_samples_give_a_tighter_bound_than_the_elbo(tmp_path: Path) -> None:
-    options = ["--method=iwae", "--model.network.kind=mlp", "--model.network.hidden=[32]", "--train.n_steps=150"]
+    options = ["--method=iwae", "--model.network.kind=mlp", "--model.network.hidden=[32]", "--train.n_steps=400"]
     gap = {}
     for k in (1, 20):
         run = tmp_path / str(k)
