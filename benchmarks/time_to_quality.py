@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from common import ROOT, machine
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from vaes import config as configuration
 from vaes.data import Splits
@@ -152,6 +153,9 @@ def plot(document: dict[str, Any], path: Path) -> None:
             label = f"default recipe, ends of {len(found)} trainings" if i == 0 else None
             axis.plot([at] * len(found), found, "D", color=RECIPE_COLOUR, ms=5, alpha=0.75, mec="white", label=label)
         axis.set(title=TITLES[name], xlabel="training images", xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes[0][0].set_ylabel("test loss, nats per image")
