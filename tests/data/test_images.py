@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from vaes.data import images as images_module
-from vaes.data.images import Annotations, ImageSet, MemmapSet, TensorSet, image_set
+from vaes.data.images import READERS, Annotations, ImageSet, MemmapSet, TensorSet, image_set
+from vaes.errors import UserError
 
 N = 50
 
@@ -78,6 +79,38 @@ def test_what_does_not_fit_stays_mapped(data: np.ndarray, monkeypatch: pytest.Mo
     mapped = image_set(data)
     assert isinstance(mapped, MemmapSet)
     assert torch.equal(mapped.read(torch.arange(N)), torch.from_numpy(data))
+
+
+@pytest.mark.parametrize("count", [0, 1, READERS - 1, READERS, 5 * READERS + 3])
+def test_rows_of_a_file_are_those_of_the_array(data: np.ndarray, tmp_path, count: int) -> None:
+    np.save(tmp_path / "x.npy", data)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    index = torch.randint(N, (count,), generator=torch.Generator().manual_seed(count))
+    # A part of a mapped array begins elsewhere in the file; it is read through the mapping.
+    for array, of in ((mapped, data), (mapped[7:], data[7:]), (mapped[:, :1], data[:, :1])):
+        wanted = index % len(of)
+        assert torch.equal(MemmapSet(array).read(wanted), torch.from_numpy(of[wanted.numpy()]))
+
+
+def test_a_file_that_was_cut_short_is_a_sentence_and_no_bus_error(data: np.ndarray, tmp_path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, data)
+    images = MemmapSet(np.load(path, mmap_mode="r"))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - data[0].size - 1)
+    assert torch.equal(images.read(torch.tensor([N - 3])), torch.from_numpy(data[N - 3 : N - 2]))
+    for row in (N - 2, N - 1):
+        with pytest.raises(UserError, match=r"x\.npy: was cut short"):
+            images.read(torch.tensor([0, row, 1]))
+    with pytest.raises(IndexError):
+        images.read(torch.tensor([N]))
+
+
+def test_a_file_that_was_deleted_is_read_on(data: np.ndarray, tmp_path) -> None:
+    np.save(tmp_path / "x.npy", data)
+    images = MemmapSet(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    (tmp_path / "x.npy").unlink()
+    assert torch.equal(images.subset(torch.tensor([3])).read(torch.tensor([0])), torch.from_numpy(data[3:4]))
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(2, 1, 2, 2), torch.zeros(2, 2, 2, dtype=torch.uint8)])

@@ -1,18 +1,26 @@
 """Sets of decoded uint8 images, read by index."""
 
 import abc
+import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
+
+from vaes.errors import UserError
+from vaes.memory import available
 
 __all__ = ["Annotations", "ImageSet", "MemmapSet", "Splits", "TensorSet", "image_set"]
 
 RAM_SHARE = 0.4
 """A set takes at most this share of the memory that is free when it is opened or moved, in RAM and on an accelerator
 alike."""
+
+READERS = 8
+"""Reads of a file that are under way at once: a disk that is asked for one row after another waits most of the time."""
 
 
 class Annotations(NamedTuple):
@@ -117,15 +125,58 @@ class TensorSet(ImageSet):
         return TensorSet(self._data, self.notes.take(index), rows if self._rows is None else self._rows[rows])
 
 
+class _RowFile:
+    """The rows of a memory-mapped array, read from its file and not through the mapping.
+
+    Where a row is not in memory yet, a mapping reads what lies around it as well (up to megabytes that a shuffled order
+    has no use for), one page fault after another, and a file that was cut short ends the process with SIGBUS.
+    """
+
+    def __init__(self, data: np.memmap) -> None:
+        assert data.filename is not None
+        self.dtype, self.shape, self.ndim = data.dtype, data.shape, data.ndim
+        self._file = open(data.filename, "rb", buffering=0)  # noqa: SIM115 (as long as the set)
+        self._begin, self._row = data.offset, data.nbytes // max(len(data), 1)
+        self._readers = ThreadPoolExecutor(READERS)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        flat = out.reshape(len(rows), self._row)
+
+        def read(positions: np.ndarray) -> None:
+            for i in positions.tolist():
+                self._read(int(rows[i]), memoryview(flat[i]))
+
+        # Every READERS-th row to each, so that all move over the file together.
+        list(self._readers.map(read, (np.arange(first, len(rows), READERS) for first in range(READERS))))
+        return out
+
+    def _read(self, row: int, view: memoryview) -> None:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        at = self._begin + row * self._row
+        while view:
+            got = os.preadv(self._file.fileno(), [view], at)
+            if not got:
+                raise UserError(f"{self._file.name}: was cut short while it was in use; run again to decode it anew")
+            view, at = view[got:], at + got
+
+
 class MemmapSet(ImageSet):
     """Images (N, C, H, W) uint8 that stay in host memory or, as an `np.memmap`, on disk; each batch is gathered and
-    copied to the device."""
+    copied to the device.
+
+    Reading raises UserError where the file was cut short, and OSError where the disk fails.
+    """
 
     ahead = True
 
     def __init__(
         self,
-        data: np.ndarray,
+        data: np.ndarray | _RowFile,
         notes: Annotations | None = None,
         rows: np.ndarray | None = None,
         device: torch.device | str = "cpu",
@@ -133,6 +184,8 @@ class MemmapSet(ImageSet):
         if data.dtype != np.uint8 or data.ndim != 4:
             raise ValueError(f"images are uint8 (N, C, H, W), not {data.dtype} {data.shape}")
         super().__init__(_shape(data.shape), _device(device), torch.device("cpu"), notes or Annotations())
+        if isinstance(data, np.memmap) and isinstance(data.base, mmap.mmap) and data.flags.c_contiguous:
+            data = _RowFile(data)  # a part of a mapped array does not know where in the file it lies
         self._data = data
         self._rows = rows
 
@@ -193,5 +246,5 @@ def _device(device: torch.device | str) -> torch.device:
 
 
 def _budget(device: torch.device) -> float:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available()
     return RAM_SHARE * free
