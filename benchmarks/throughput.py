@@ -10,6 +10,7 @@
   checkpoints at intervals. It is timed as the difference between a training of ``warm + steps`` and one of ``warm``
   steps, so that start and end cancel;
 - ours, Muon: the same with the optimiser that is the default;
+- ours, bf16: ours with ``train.precision: bf16``, which needs a processor that multiplies such numbers to gain by it;
 - limit: the step's multiplications at the speed of a 2048 x 2048 matrix product.
 
 The same network and batch for all, each way in a process of its own, in turn, ``rounds`` times; the first steps of each
@@ -169,7 +170,13 @@ def bare(data: Path, n: int, batch: int) -> float:
     return n * batch / seconds_of(iter(lambda: step(objective, optimizer, x), None), n)
 
 
-def ours(data: Path, n: int, batch: int, optimizer: Literal["muon", "adam"] = "adam") -> float:
+def ours(
+    data: Path,
+    n: int,
+    batch: int,
+    optimizer: Literal["muon", "adam"] = "adam",
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> float:
     """Images/s of ``fit``, its start and end taken off."""
     config = the_configuration()
     whole = digits(data, config)
@@ -178,7 +185,9 @@ def ours(data: Path, n: int, batch: int, optimizer: Literal["muon", "adam"] = "a
     def seconds(n_steps: int) -> float:
         objective, weighting = configuration.build_objective(config, configuration.build_model(config, (1, 32, 32)))
         never = {"print_freq": 0, "eval_freq": 0, "sample_freq": 0, "save_freq": 0}
-        settings = Settings(n_steps=n_steps, batch_size=batch, optimizer=optimizer, lr=1e-3, **never)
+        settings = Settings(
+            n_steps=n_steps, batch_size=batch, optimizer=optimizer, lr=1e-3, precision=precision, **never
+        )
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             fit(objective, weighting, few, settings, Path(folder) / "run")
@@ -217,6 +226,7 @@ WAYS: dict[str, Callable[[Path, int, int], float]] = {
     "bare step": bare,
     "ours": ours,
     "ours, Muon": functools.partial(ours, optimizer="muon"),
+    "ours, bf16": functools.partial(ours, precision="bf16"),
     "limit": limit,
 }
 RATIOS = (
@@ -224,9 +234,10 @@ RATIOS = (
     ("ours", "conventional"),
     ("ours", "ordinary step"),
     ("ours, Muon", "ours"),
+    ("ours, bf16", "ours"),
     ("ours", "limit"),
 )
-OURS = {"bare step", "ours", "ours, Muon", "limit"}
+OURS = {"bare step", "ours", "ours, Muon", "ours, bf16", "limit"}
 
 
 def measure(way: str, chosen: argparse.Namespace) -> float:

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 
 from vaes.data.cache import RowWriter, cached
@@ -107,6 +106,8 @@ def _fetch(root: Path, name: str, mirrors: tuple[str, ...]) -> Path:
 
 def _download(url: str, root: Path, name: str) -> Path:
     """Fetch one file under a temporary name and rename it once its unpacked bytes have the right MD5."""
+    import pooch  # a quarter of a second, and rarely needed
+
     root.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=root)
     os.close(handle)

@@ -24,18 +24,23 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalize(matrix.T).T
-    a, b, c = QUINTIC
     gram = matrix @ matrix.T
     size = gram.diagonal().sum().clamp_min(torch.finfo(matrix.dtype).tiny)
     gram = gram / size
-    product: Tensor | None = None
-    for _ in range(ITERATIONS):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
+    product = factor = _factor(gram)
+    for _ in range(ITERATIONS - 1):
         gram = factor @ gram @ factor
-        product = factor if product is None else factor @ product
-    assert product is not None
+        factor = _factor(gram)
+        product = factor @ product
     return product @ matrix * size.rsqrt()
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """What the quintic multiplies a matrix by, a I + b G + c G^2, from its Gram matrix G."""
+    a, b, c = QUINTIC
+    factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal().add_(a)
+    return factor
 
 
 class Muon(torch.optim.Optimizer):
