@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import statistics
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from vaes.model import VAE
 from vaes.schedules import Schedule
 from vaes.train.loop import fit
 
-__all__ = ["DATA", "ROOT", "Report", "Trained", "codes", "machine", "options", "train"]
+__all__ = ["DATA", "ROOT", "Report", "Trained", "codes", "machine", "options", "report_speeds", "train"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data" / "mnist"
@@ -127,6 +128,29 @@ def machine() -> dict[str, Any]:
         **{name: version(name) for name in ("torch", "numpy", "vaes")},
         "command": " ".join(["python", *sys.argv]),
     }
+
+
+def report_speeds(
+    name: str,
+    chosen: argparse.Namespace,
+    speeds: Mapping[str, Sequence[float]],
+    ratios: Sequence[tuple[str, str]],
+    **said: Any,
+) -> None:
+    """Write and print images/s, a list of rounds for each way, and the ratios of two ways within a round."""
+    within = {f"{a} / {b}": [x / y for x, y in zip(speeds[a], speeds[b], strict=True)] for a, b in ratios}
+    document = {"benchmark": name, "unit": "images/s", "rounds": chosen.rounds, **said, "machine": machine()}
+    found = {**speeds, **within}
+    document |= {"speeds": speeds, "ratios": within}
+    document["medians"] = {name: statistics.median(values) for name, values in found.items()}
+    path = chosen.out / "benchmarks" / "results" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print("| | median | min | max |\n|---|---|---|---|")
+    for name, values in found.items():
+        digits = 2 if name in within else 0
+        row = (statistics.median(values), min(values), max(values))
+        print(f"| {name} | " + " | ".join(f"{value:,.{digits}f}" for value in row) + " |")
 
 
 def _processor() -> str:

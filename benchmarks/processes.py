@@ -10,14 +10,12 @@ The MNIST configuration with Adam, a global batch of 256, timed by ``throughput.
 """
 
 import argparse
-import json
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from common import DATA, ROOT, machine
+from common import DATA, ROOT, report_speeds
 
 BATCH = 256
 TIMED = Path(__file__).parent / "throughput.py"
@@ -71,23 +69,7 @@ def main() -> None:
         }
         for name, value in found.items():
             speeds.setdefault(name, []).append(value)
-    ratios = {f"{a} / {b}": [x / y for x, y in zip(speeds[a], speeds[b], strict=True)] for a, b in RATIOS}
-    document = {
-        "benchmark": "processes",
-        "unit": "images/s",
-        "rounds": chosen.rounds,
-        "steps": chosen.steps,
-        "batch": BATCH,
-        "machine": machine(),
-        "speeds": speeds,
-        "ratios": ratios,
-        "medians": {name: statistics.median(values) for name, values in (speeds | ratios).items()},
-    }
-    path = chosen.out / "benchmarks" / "results" / "processes.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    for name, values in (speeds | ratios).items():
-        print(f"{name:<50} median {statistics.median(values):9.3f}   min {min(values):9.3f}   max {max(values):9.3f}")
+    report_speeds("processes", chosen, speeds, RATIOS, steps=chosen.steps, batch=BATCH)
 
 
 if __name__ == "__main__":

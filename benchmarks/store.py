@@ -17,9 +17,7 @@ Before each, what the system has kept of the file is dropped, and no image is re
 """
 
 import argparse
-import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, machine
+from common import ROOT, report_speeds
 
 from vaes import config as configuration
 from vaes.data import Batches, ImageSet, MemmapSet, Splits, TensorSet
@@ -131,27 +129,10 @@ def main() -> None:
             for name, way in ways.items():
                 forget(path)
                 speeds.setdefault(name, []).append(way())
-    ratios = {f"{a} / {b}": [x / y for x, y in zip(speeds[a], speeds[b], strict=True)] for a, b in RATIOS}
-    document = {
-        "benchmark": "store",
-        "unit": f"images/s of {BYTES} bytes",
-        "rounds": chosen.rounds,
-        "images": chosen.images,
-        "gib": chosen.gib,
-        "gib_of_memory": round(memory / 2**30, 2),
-        "machine": machine(),
-        "speeds": speeds,
-        "ratios": ratios,
-        "medians": {name: statistics.median(values) for name, values in (speeds | ratios).items()},
-    }
-    results = chosen.out / "benchmarks" / "results" / "store.json"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(f"{chosen.gib} GiB of images, {memory / 2**30:.1f} GiB of memory")
-    for name, values in (speeds | ratios).items():
-        print(
-            f"{name:<50} median {statistics.median(values):10.3f}   min {min(values):10.3f}   max {max(values):10.3f}"
-        )
+    memory_gib = round(memory / 2**30, 2)
+    print(f"{chosen.gib} GiB of images, {memory_gib} GiB of memory")
+    said = {"image_bytes": BYTES, "images": chosen.images, "gib": chosen.gib, "gib_of_memory": memory_gib}
+    report_speeds("store", chosen, speeds, RATIOS, **said)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ spin briefly, freed memory kept). The machine's noise is in the spread: quote th
 
 import argparse
 import functools
-import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,7 +31,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from common import DATA, ROOT, machine
+from common import DATA, ROOT, report_speeds
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -267,23 +265,7 @@ def main() -> None:
     for _ in range(chosen.rounds):
         for name, values in speeds.items():
             values.append(measure(name, chosen))
-    ratios = {f"{a} / {b}": [x / y for x, y in zip(speeds[a], speeds[b], strict=True)] for a, b in RATIOS}
-    document = {
-        "benchmark": "throughput",
-        "unit": "images/s",
-        "rounds": chosen.rounds,
-        "steps": chosen.steps,
-        "batch": chosen.batch,
-        "machine": machine(),
-        "speeds": speeds,
-        "ratios": ratios,
-        "medians": {name: statistics.median(values) for name, values in (speeds | ratios).items()},
-    }
-    path = chosen.out / "benchmarks" / "results" / "throughput.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    for name, values in (speeds | ratios).items():
-        print(f"{name:<22} median {statistics.median(values):9.3f}   min {min(values):9.3f}   max {max(values):9.3f}")
+    report_speeds("throughput", chosen, speeds, RATIOS, steps=chosen.steps, batch=chosen.batch)
 
 
 if __name__ == "__main__":

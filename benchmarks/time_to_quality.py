@@ -3,9 +3,10 @@
     python benchmarks/time_to_quality.py [--sets mnist faces sprites] [--seeds 5] [--fractions 5 10] [--jobs 2]
 
 For each shipped configuration a *reference* is trained with Adam at a constant 1e-3 for as many steps as REFERENCE says
-(one seed), and its test loss is taken along the way. Then the *recipe*, the defaults of ``train``, is trained for a
-fifth and for a tenth of the images, over the seeds; its schedule spans the training, so each budget is a training of
-its own. Same model, batch and data. Nothing is chosen by the test images: the last step counts.
+(one seed), and its test loss is taken twenty times along the way: the lowest of them is what is to be reached. Then
+the *recipe*, the defaults of ``train``, is trained for a fifth and for a tenth of the images, over the seeds; its
+schedule spans the training, so each budget is a training of its own. Same model, batch and data. Of the recipe nothing
+is chosen by the test images: its last step counts.
 
 ``--recipes`` adds variants of the recipe; ``--jobs`` trains so many cells at once, each with its share of the threads,
 which changes the rounding, not what is compared.
@@ -128,6 +129,11 @@ def losses(document: dict[str, Any], name: str, fraction: int) -> list[float]:
     return [cell["loss"] for cell in document["cells"] if key.items() <= cell.items()]
 
 
+def lowest(cell: dict[str, Any]) -> float:
+    """The lowest loss along the way, which is not always the last: at a constant rate it goes up and down."""
+    return float(min(loss for _, loss in cell["curve"]))
+
+
 def reference(document: dict[str, Any], name: str) -> dict[str, Any] | None:
     """The reference's cell, if it was run."""
     return next((c for c in document["cells"] if c["set"] == name and c["recipe"] == CONSTANT), None)
@@ -146,11 +152,12 @@ def report(document: dict[str, Any]) -> None:
         images = plan["n_steps"] * plan["batch_size"]
         if target:
             ran = target["n_steps"] * plan["batch_size"]
-            print(f"| {TITLES[name]}: Adam, constant 1e-3 | {ran:,} | {target['loss']:.1f} | |")
+            values = f"{target['loss']:.1f}, lowest {lowest(target):.1f}"
+            print(f"| {TITLES[name]}: Adam, constant 1e-3 | {ran:,} | {values} | |")
         for fraction in fractions(document, name):
             found = losses(document, name, fraction)
             spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-            reached = f"{sum(loss <= target['loss'] for loss in found)} of {len(found)}" if target else ""
+            reached = f"{sum(loss <= lowest(target) for loss in found)} of {len(found)}" if target else ""
             budget = f"{images // fraction:,} (1/{fraction})"
             print(f"| {TITLES[name]}: default recipe | {budget} | {statistics.fmean(found):.1f}{spread} | {reached} |")
 
@@ -165,7 +172,7 @@ def plot(document: dict[str, Any], path: Path) -> None:
             steps, values = zip(*target["curve"], strict=True)
             images = [step * batch for step in steps]
             axis.plot(images, values, color=REFERENCE_COLOUR, marker=".", label="Adam, constant 1e-3, along the way")
-            axis.axhline(target["loss"], color=REFERENCE_COLOUR, linewidth=0.8, linestyle=":")
+            axis.axhline(lowest(target), color=REFERENCE_COLOUR, linewidth=0.8, linestyle=":")
         for i, fraction in enumerate(fractions(document, name)):
             found = losses(document, name, fraction)
             at = REFERENCE[name]["n_steps"] // fraction * batch
