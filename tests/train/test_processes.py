@@ -42,7 +42,8 @@ def test_two_processes_equal_one_on_the_same_global_batch(tmp_path: Path) -> Non
     options = ["--model.network.norm=none", "--train.n_steps=6", "--train.accumulate=2", "--train.optimizer=adam"]
     finish(command(tmp_path / "one", *options), tmp_path)
     torchrun = [str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", str(random.randint(20_000, 40_000))]
-    finish([*torchrun, "-m", "vaes", *command(tmp_path / "two", *options)[1:]], tmp_path)
+    said = finish([*torchrun, "-m", "vaes", *command(tmp_path / "two", *options)[1:]], tmp_path)
+    assert "UserWarning" not in said
     one, two = (checkpoint.read(checkpoint.newest_folder(tmp_path / name)) for name in ("one", "two"))
     for name in one.weights:
         torch.testing.assert_close(one.weights[name], two.weights[name], rtol=1e-4, atol=1e-6)
@@ -97,7 +98,8 @@ LONG = [
 
 
 @pytest.mark.parametrize(
-    ("method", "option"), [("vae", "optimizer=muon"), ("mmd_vae", "ema=0.9"), ("ae", "optimizer=adam")]
+    ("method", "option"),
+    [("vae", "optimizer=muon"), ("mmd_vae", "ema=0.9"), ("ae", "optimizer=adam"), ("iwae", "accumulate=2")],
 )
 def test_a_training_killed_at_random_moments_ends_as_one_never_killed(tmp_path: Path, method: str, option: str) -> None:
     options = [*LONG, f"--method={method}", f"--train.{option}", "--data.flip=true"]

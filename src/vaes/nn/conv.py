@@ -104,6 +104,15 @@ class _FromPixel(nn.ConvTranspose2d):
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
+def _lay_out(network: nn.Module) -> None:
+    network.to(memory_format=LAYOUT)  # type: ignore[call-overload]
+    for weight in network.parameters():
+        # One channel or one pixel lies in memory alike in either layout; gradients then come in the plain one, and
+        # several processes want the weight's strides to be the same.
+        if weight.is_contiguous():
+            weight.data = weight.data.clone(memory_format=torch.contiguous_format)
+
+
 class ConvEncoder(nn.Module):
     """Images (B, C, H, W) -> (B, heads * z_dim).
 
@@ -151,7 +160,7 @@ class ConvEncoder(nn.Module):
         )
         if norm == "batch":
             init_normal(self)
-        self.to(memory_format=LAYOUT)  # type: ignore[call-overload]
+        _lay_out(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, heads * z_dim), the heads one after the other."""
@@ -199,7 +208,7 @@ class ConvDecoder(nn.Module):
         self.net = nn.Sequential(*layers, _transposed(stages[0], channels, bias=True))
         if norm == "batch":
             init_normal(self)
-        self.to(memory_format=LAYOUT)  # type: ignore[call-overload]
+        _lay_out(self)
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, z_dim) -> (B, C', H, W)."""
