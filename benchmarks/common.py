@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from matplotlib import pyplot as plt
 
 from vaes import config as configuration
 from vaes.data import ImageSet, Splits, to_float
@@ -137,7 +138,7 @@ def report_speeds(
     ratios: Sequence[tuple[str, str]],
     **said: Any,
 ) -> None:
-    """Write and print images/s, a list of rounds for each way, and the ratios of two ways within a round."""
+    """Write, print and draw images/s, a list of rounds for each way, and the ratios of two ways within a round."""
     within = {f"{a} / {b}": [x / y for x, y in zip(speeds[a], speeds[b], strict=True)] for a, b in ratios}
     document = {"benchmark": name, "unit": "images/s", "rounds": chosen.rounds, **said, "machine": machine()}
     found = {**speeds, **within}
@@ -151,6 +152,27 @@ def report_speeds(
         digits = 2 if name in within else 0
         row = (statistics.median(values), min(values), max(values))
         print(f"| {name} | " + " | ".join(f"{value:,.{digits}f}" for value in row) + " |")
+    draw_speeds(speeds, chosen.out / "docs" / "images" / f"{document['benchmark']}.png")
+
+
+def draw_speeds(speeds: Mapping[str, Sequence[float]], path: Path) -> None:
+    """A bar for each way, as long as its median, and a dot for each round."""
+    figure, axis = plt.subplots(figsize=(7.2, 0.42 * len(speeds) + 0.7), layout="constrained")
+    for row, (name, values) in enumerate(speeds.items()):
+        median = statistics.median(values)
+        ours = name.startswith(("ours", "training"))
+        axis.barh(row, median, height=0.62, color="#c2452d" if ours else "#9db4c8", alpha=0.85)
+        axis.plot(values, [row] * len(values), "o", ms=3.5, color="#333333", alpha=0.6, mew=0)
+        axis.annotate(f"{median:,.0f}", (max(values), row), (6, 0), textcoords="offset points", va="center", fontsize=9)
+    axis.set(yticks=range(len(speeds)), yticklabels=list(speeds), xlabel="images/s")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.margins(x=0.09)
+    axis.invert_yaxis()
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(left=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
 
 
 def _processor() -> str:
