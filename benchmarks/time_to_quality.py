@@ -96,10 +96,10 @@ def main() -> None:
 
     cells: list[dict[str, Any]] = []
     if CONSTANT in chosen.recipes:  # the longest first
-        cells += [{"set": name, "recipe": CONSTANT, "fraction": 1, "seed": 0} for name in chosen.sets]
+        cells += [planned(name, CONSTANT, 1, 0) for name in chosen.sets]
     recipes = [recipe for recipe in chosen.recipes if recipe != CONSTANT]
     for fraction, name, recipe in itertools.product(chosen.fractions, chosen.sets, recipes):
-        cells += [{"set": name, "recipe": recipe, "fraction": fraction, "seed": seed} for seed in range(chosen.seeds)]
+        cells += [planned(name, recipe, fraction, seed) for seed in range(chosen.seeds)]
     missing = [cell for cell in cells if not any(cell.items() <= done.items() for done in document["cells"])]
     threads = max(1, torch.get_num_threads() // chosen.jobs)
     spawn = multiprocessing.get_context("spawn")
@@ -114,19 +114,30 @@ def main() -> None:
     plot(document, images / "time-to-quality.png")
 
 
+def planned(name: str, recipe: str, fraction: int, seed: int) -> dict[str, Any]:
+    """What tells one training from the others."""
+    n_steps = REFERENCE[name]["n_steps"] // fraction
+    return {"set": name, "recipe": recipe, "fraction": fraction, "seed": seed, "n_steps": n_steps}
+
+
 def run(cell: dict[str, Any], data: Path) -> dict[str, Any]:
     """One training of the table, in whatever process."""
-    n_steps = REFERENCE[cell["set"]]["n_steps"] // cell["fraction"]
     evaluations = 20 if cell["recipe"] == CONSTANT else 1
-    found = train(cell["set"], data, n_steps, cell["seed"], RECIPES[cell["recipe"]], evaluations)
+    found = train(cell["set"], data, cell["n_steps"], cell["seed"], RECIPES[cell["recipe"]], evaluations)
     print(cell, found["loss"], f"{found['processor_seconds']} s", flush=True)
-    return {**cell, "n_steps": n_steps, **found, "threads": torch.get_num_threads()}
+    return {**cell, **found, "threads": torch.get_num_threads()}
+
+
+def cells_of(document: dict[str, Any], name: str, recipe: str, fraction: int) -> list[dict[str, Any]]:
+    """The trainings that were run, one for each seed."""
+    key = planned(name, recipe, fraction, 0)
+    del key["seed"]
+    return [cell for cell in document["cells"] if key.items() <= cell.items()]
 
 
 def losses(document: dict[str, Any], name: str, fraction: int) -> list[float]:
     """Of the recipe's seeds."""
-    key = {"set": name, "recipe": "default", "fraction": fraction}
-    return [cell["loss"] for cell in document["cells"] if key.items() <= cell.items()]
+    return [cell["loss"] for cell in cells_of(document, name, "default", fraction)]
 
 
 def lowest(cell: dict[str, Any]) -> float:
@@ -136,12 +147,13 @@ def lowest(cell: dict[str, Any]) -> float:
 
 def reference(document: dict[str, Any], name: str) -> dict[str, Any] | None:
     """The reference's cell, if it was run."""
-    return next((c for c in document["cells"] if c["set"] == name and c["recipe"] == CONSTANT), None)
+    return next(iter(cells_of(document, name, CONSTANT, 1)), None)
 
 
 def fractions(document: dict[str, Any], name: str) -> list[int]:
     """The recipe's budgets that were run, the largest fraction of the images first."""
-    return sorted({c["fraction"] for c in document["cells"] if c["set"] == name and c["recipe"] == "default"})
+    stored = sorted({cell["fraction"] for cell in document["cells"]})
+    return [fraction for fraction in stored if losses(document, name, fraction)]
 
 
 def report(document: dict[str, Any]) -> None:

@@ -3,10 +3,13 @@
 import argparse
 import os
 import re
+import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from vaes import __version__
@@ -83,7 +86,8 @@ def guarded(command: Callable[[], None]) -> int:
     prefix = ""
     try:
         prefix = f"[process {_rank()}] " if _rank() else ""
-        command()
+        with _unwinding():
+            command()
     except UserError as error:
         print(f"{prefix}error: {error}", file=sys.stderr)
         return 2
@@ -100,6 +104,25 @@ def guarded(command: Callable[[], None]) -> int:
         print(f"{prefix}error: {where}{error.strerror}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP end the command by an exception, so that nothing half-written stays; while a training
+    runs, it sees to them itself."""
+    numbers = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    usual = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise Stopped(f"stopped by {signal.Signals(number).name}", 128 + number)
+
+    for number in usual:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in usual:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _rank() -> int:

@@ -54,7 +54,7 @@ def _train(
         )
     run = exp_dir or (_home(resume) if resume else _new_folder(config))
     if start.raw is not None:
-        _refuse_other_training(config, start, run)
+        _refuse_other_training(config, start)
     with state.main_process_first():  # the first decodes and caches, the others read the cache
         splits = configuration.build_data(config)
     model = configuration.build_model(config, splits.train.shape)
@@ -252,7 +252,7 @@ def _stored(found: checkpoint.Checkpoint, where: str) -> dict[str, Any]:
     return configuration.parse(str(found.metadata.get("config", "")), f"{where}: its configuration")
 
 
-def _refuse_other_training(config: Config, start: _Start, run: Path) -> None:
+def _refuse_other_training(config: Config, start: _Start) -> None:
     """Going on in a run changes nothing but ``train``; into a new folder, nothing but the model must stay."""
     stored = configuration.load(start.raw or {})
     sections = FIXED if start.within else ("method", "model")
@@ -266,12 +266,6 @@ def _refuse_other_training(config: Config, start: _Start, run: Path) -> None:
             f"train.batch_size: {config.train['batch_size']} where this run has {stored.train['batch_size']}, and its "
             "images are in that order; give a new run folder with -e"
         )
-    if start.saved is not None:
-        step = start.saved.step
-        if later := [path for path in checkpoint.checkpoints(run) if int(path.name[4:]) > step]:
-            raise UserError(
-                f"--resume: {later[0]} is newer than step {step}; give a new run folder with -e to branch off"
-            )
     schedules = [value for value in (config.train["lr"], *config.objective.values()) if isinstance(value, dict)]
     spans = config.train["lr"] is None or any(value.get("steps", 0) is None for value in schedules)
     if config.train["n_steps"] != stored.train["n_steps"] and spans:

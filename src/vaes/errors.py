@@ -13,7 +13,8 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
-    """A training that was asked to stop, after it saved; ``status`` is the exit status that the signal calls for."""
+    """A command that was asked to stop, a training after it saved; ``status`` is the exit status that the signal calls
+    for."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)

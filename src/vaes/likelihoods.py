@@ -92,8 +92,11 @@ class Gaussian(Likelihood):
     def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
         """y (K, B, C, H, W) and x (B, C, H, W) -> (K, B), in nats."""
         error = (x - self.mean(y)).square()
+        squares, pixels = error.flatten(2).sum(-1), math.prod(x.shape[1:])
+        if not isinstance(self.scale, str):  # plain numbers: a tensor made of one would wait for the device
+            return -0.5 * (squares / self.scale**2 + pixels * (LOG_2PI + 2 * math.log(self.scale)))
         logvar = self._logvar(error)
-        return -0.5 * (error.flatten(2).sum(-1) * torch.exp(-logvar) + math.prod(x.shape[1:]) * (LOG_2PI + logvar))
+        return -0.5 * (squares * torch.exp(-logvar) + pixels * (LOG_2PI + logvar))
 
     def mean(self, y: Tensor) -> Tensor:
         """link(y)."""
@@ -118,16 +121,14 @@ class Gaussian(Likelihood):
     def _logvar(self, error: Tensor) -> Tensor:
         if self.scale == "learned":
             return 2 * self.log_scale
-        if self.scale == "optimal":
-            if not self.training:
-                return self.variance.log()
-            # Detached: at the maximum the gradient through the scale is zero.
-            variance = error.detach().mean().clamp_min(self.MIN_VARIANCE)
-            self.batches += 1
-            weight = torch.clamp_min(1 / self.batches, self.MOMENTUM)
-            self.variance += weight * (variance.to(self.variance.dtype) - self.variance)
-            return variance.log()
-        return error.new_tensor(2 * math.log(float(self.scale)))
+        if not self.training:
+            return self.variance.log()
+        # Detached: at the maximum the gradient through the scale is zero.
+        variance = error.detach().mean().clamp_min(self.MIN_VARIANCE)
+        self.batches += 1
+        weight = torch.clamp_min(1 / self.batches, self.MOMENTUM)
+        self.variance += weight * (variance.to(self.variance.dtype) - self.variance)
+        return variance.log()
 
 
 class Bernoulli(Likelihood):

@@ -1,12 +1,14 @@
 """Decoded images on disk, so that decoding runs once."""
 
 import atexit
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +131,7 @@ def _store(path: Path, build: Callable[[RowWriter], dict[str, Any]]) -> None:
     temporary: list[Path] = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         with _temporary(path, temporary) as file:
             writer = RowWriter(file)
             info = build(writer)
@@ -150,6 +153,14 @@ def _store(path: Path, build: Callable[[RowWriter], dict[str, Any]]) -> None:
     finally:
         for leftover in temporary:
             leftover.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left: temporary files not written to for a day."""
+    for leftover in folder.glob(".*-*"):
+        with contextlib.suppress(OSError):  # another process sweeps too
+            if time.time() - leftover.stat().st_mtime > 24 * 3600:
+                leftover.unlink()
 
 
 def _temporary(path: Path, made: list[Path]) -> IO[bytes]:

@@ -17,7 +17,7 @@ __all__ = ["Annotations", "ImageSet", "MemmapSet", "Splits", "TensorSet", "image
 
 RAM_SHARE = 0.4
 """A set takes at most this share of the memory that is free when it is opened or moved, in RAM and on an accelerator
-alike."""
+alike; the processes that a launcher started on this host divide the RAM's among them."""
 
 READERS = 8
 """Reads of a file that are under way at once: a disk that is asked for one row after another waits most of the time."""
@@ -246,5 +246,6 @@ def _device(device: torch.device | str) -> torch.device:
 
 
 def _budget(device: torch.device) -> float:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available()
-    return RAM_SHARE * free
+    if device.type == "cuda":
+        return RAM_SHARE * torch.cuda.mem_get_info(device)[0]
+    return RAM_SHARE * available() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

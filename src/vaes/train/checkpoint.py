@@ -28,6 +28,7 @@ __all__ = [
     "read",
     "refuse_misfit",
     "restore_optimizer",
+    "set_aside",
     "snapshot",
     "thin_out",
     "verify",
@@ -125,6 +126,15 @@ def verify(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: not a whole checkpoint ({type(error).__name__}: {error})") from None
 
 
+def _fault(folder: Path) -> str | None:
+    """What :func:`verify` has to say of a checkpoint folder; None if it is whole."""
+    try:
+        verify(folder)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def read(folder: Path) -> Checkpoint:
     """Read a checkpoint folder, verified.
 
@@ -147,13 +157,30 @@ def newest_folder(run: Path) -> Path:
     if not folders:
         raise UserError(f"{run}: no checkpoint was saved in it yet")
     for folder in folders:
-        try:
-            verify(folder)
-        except UserError as error:
-            print(f"warning: {error}; trying the checkpoint before it", file=sys.stderr)
-        else:
+        fault = _fault(folder)
+        if fault is None:
             return folder
+        print(f"warning: {fault}; trying the checkpoint before it", file=sys.stderr)
     raise UserError(f"{run}: no whole checkpoint in {run / 'ckpt'} ({len(folders)} there, all damaged)")
+
+
+def set_aside(run: Path, step: int) -> None:
+    """Before a run goes on from ``step``, get checkpoints beyond it out of the way: they are damaged, and are renamed
+    ``damaged-stepNNNNNN``.
+
+    Raises:
+        UserError: one of them is whole, and would be written over.
+    """
+    beyond = [folder for folder in checkpoints(run) if int(folder.name[4:]) > step]
+    for folder in beyond:
+        if _fault(folder) is None:
+            raise UserError(
+                f"--resume: {folder} is newer than step {step}; give a new run folder with -e to branch off"
+            )
+    for folder in beyond:
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
 
 
 def refuse_misfit(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vaes import files
 from vaes.errors import UserError
+from vaes.train import checkpoint
 
 __all__ = ["locked", "open_run", "refuse_existing"]
 
@@ -17,7 +18,8 @@ def refuse_existing(run: Path) -> None:
     Raises:
         UserError: it does, or it is no folder.
     """
-    if run.exists() and (not run.is_dir() or any(path.name != ".lock" for path in run.iterdir())):
+    # Hidden are the lock, and what a run that was killed while its folder was made leaves.
+    if run.exists() and (not run.is_dir() or any(not path.name.startswith(".") for path in run.iterdir())):
         raise UserError(f"{run}: this run folder exists; choose another with -e, or go on in it with --resume latest")
 
 
@@ -37,19 +39,22 @@ def locked(run: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def open_run(run: Path, config: str, *, resume: bool) -> Iterator[None]:
-    """Make the run folder, or enter it to go on, and keep every other training out of it.
+def open_run(run: Path, config: str, *, resume: int | None) -> Iterator[None]:
+    """Make the run folder, or enter it to go on from the step ``resume``, and keep every other training out of it.
 
     Raises:
-        UserError: it exists (and ``resume`` is false), or another training is at work in it.
+        UserError: it exists (and ``resume`` is None), has a whole checkpoint beyond that step, or another training is
+            at work in it.
     """
-    if not resume:
+    if resume is None:
         refuse_existing(run)
     run.mkdir(parents=True, exist_ok=True)
     with locked(run):
-        if not resume:
+        if resume is None:
             refuse_existing(run)
-        (run / "ckpt").mkdir(exist_ok=True)
-        if config:
+        else:
+            checkpoint.set_aside(run, resume)
+        if config:  # first of all: a folder with it can be gone on in
             files.write_atomic(run / "config.yaml", lambda path: path.write_text(config, encoding="utf-8"))
+        (run / "ckpt").mkdir(exist_ok=True)
         yield

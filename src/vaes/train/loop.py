@@ -1,8 +1,10 @@
 """The training loop: one for all methods."""
 
 import contextlib
+import functools
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from vaes.train.processes import join
 from vaes.train.randomness import Use, normal
 from vaes.train.record import Clock, Record, Silent
 from vaes.train.settings import Settings
-from vaes.train.skips import Skips
+from vaes.train.skips import Skips, restored
 from vaes.train.stop import Stop
 from vaes.train.validate import Estimate, validate
 from vaes.train.weighting import Weighting
@@ -33,9 +35,9 @@ from vaes.train.writer import Writer
 
 __all__ = ["fit"]
 
-PRECISIONS = {"auto": None, "fp32": "no", "tf32": "no", "bf16": "bf16"}
 AGREE_EVERY = 10
-"""Over several processes, the steps between two agreements on whether one of them was asked to stop."""
+"""Over several processes with accelerators, the steps between two agreements on whether one of them was asked to stop,
+for which the host waits; on CPUs they agree at every step."""
 
 
 def fit(
@@ -93,8 +95,13 @@ class _Training:
         self.seed, self.flip, self.config = seed, flip, config
         kept = keep_freed_memory()
         join()
-        self.accelerator = Accelerator(mixed_precision=PRECISIONS[settings.precision])
+        precision = _precision(settings)
+        # Accelerate keeps the first precision of a process for all that follow, so it is told none.
+        self.accelerator = Accelerator(mixed_precision="no")
         device = self.accelerator.device
+        self.autocast = functools.partial(
+            torch.autocast, device.type, dtype=torch.bfloat16, enabled=precision == "bf16"
+        )
         self.objective = objective.to(device)
         self.model = objective.model
         self.splits = Splits(splits.train.to(device), splits.valid, splits.test)
@@ -117,15 +124,14 @@ class _Training:
         if resume:
             self._restore(resume, optimizer)
         self.optimizer = optimizer
-        tf32 = settings.precision == "tf32"
-        if tf32:
-            torch.set_float32_matmul_precision("high")
-            torch.backends.cudnn.allow_tf32 = True
+        # Both ways, because cuDNN's own default is to round, and an earlier training may have asked for the other.
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
         if settings.compile:
             objective.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
         self.choices = [
             settings.optimizer,
-            "tf32" if tf32 else self.accelerator.mixed_precision.replace("no", "fp32"),
+            precision,
             f"images on {self.splits.train.device}",
             *(["compiled"] if settings.compile else []),
             *([f"{torch.get_num_threads()} threads"] if device.type == "cpu" else []),
@@ -139,7 +145,8 @@ class _Training:
 
     def run(self) -> dict[str, Any]:
         main = self.accelerator.is_main_process
-        with open_run(self.folder, self.config, resume=self.within) if main else contextlib.nullcontext():
+        entered = open_run(self.folder, self.config, resume=self.start if self.within else None)
+        with entered if main else contextlib.nullcontext():
             self.record: Record | Silent = Record(self.folder, self.start, self.settings.n_steps) if main else Silent()
             try:
                 self.record.say(self._introduction())
@@ -167,7 +174,8 @@ class _Training:
             zip(x.chunk(parts), noise.posterior.chunk(parts, 1), noise.prior.chunk(parts), strict=True)
         ):
             with self._gradients_meet(part == parts - 1):
-                out = self.prepared(x_part, Noise(z_part, prior_part), weights)
+                with self.autocast():
+                    out = self.prepared(x_part, Noise(z_part, prior_part), weights)
                 self.accelerator.backward(out["loss"] / parts)
             finite &= torch.isfinite(out["loss"].detach())
             for name, value in out.items():
@@ -198,7 +206,7 @@ class _Training:
         return Noise(posterior[:, mine], normal((batch, d), self.seed, Use.PRIOR, step, device)[mine])
 
     def _gradients_meet(self, last: bool) -> Any:
-        return self.accelerator.no_sync(self.prepared) if not last else torch.enable_grad()
+        return self.accelerator.no_sync(self.prepared) if not last else contextlib.nullcontext()
 
     def _after(self, done: int, stop: Stop) -> None:
         """What falls due after ``done`` steps."""
@@ -229,7 +237,7 @@ class _Training:
     def _agreed(self, stop: Stop, done: int) -> int:
         if self.accelerator.num_processes == 1:
             return stop.signal or 0
-        if done % AGREE_EVERY:
+        if done % AGREE_EVERY and self.accelerator.device.type != "cpu":
             return 0
         mine = torch.tensor(stop.signal or 0, device=self.accelerator.device)
         return int(self.accelerator.gather(mine).max())
@@ -338,10 +346,17 @@ class _Training:
             self.average.load(resume.weights)
         checkpoint.restore_optimizer(optimizer, resume)
         device = self.accelerator.device
-        sums, self.summed, self.best = checkpoint.progress(resume)
+        sums, summed, best = checkpoint.progress(resume)
+        if not self.within:  # a branch: neither the other run's best loss nor the line that it had begun are its own
+            return
+        self.summed, self.best = summed, best
         self.sums = {name: tensor.to(device) for name, tensor in sums.items()}
-        if self.skips and "skips" in resume.training:
-            self.skips.restore(resume.training["skips"])
+        if "skips" in resume.training:
+            counts = restored(resume.training["skips"], device)
+            if self.skips:
+                self.skips.counts = counts
+            else:
+                self.summed -= int(counts[1])  # of the line that has begun, the steps that count
 
     def _introduction(self) -> str:
         device, world = self.accelerator.device, self.accelerator.num_processes
@@ -385,6 +400,20 @@ class _Training:
             f"{images:,} images in {training:.1f} s of training: {images / max(training, 1e-9):,.0f} images/s; {rest}"
             + f"; {skipped} steps whose loss or gradient was no number were skipped" * bool(skipped)
         )
+
+
+def _precision(settings: Settings) -> str:
+    """``fp32``, ``tf32`` or ``bf16``: what the settings say, or the launcher where they leave it to that.
+
+    Raises:
+        UserError: the launcher asks for another one.
+    """
+    if settings.precision != "auto":
+        return settings.precision
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", "bf16"):
+        raise UserError(f"train.precision: accelerate launch asks for {asked}; give it --mixed_precision no or bf16")
+    return asked.replace("no", "fp32")
 
 
 def _optimizer(objective: Objective, settings: Settings) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 """Joining the other processes of a launcher, if there are any."""
 
+import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ def join() -> PartialState:
     """
     # Without this Accelerate lets several processes on a machine without an accelerator each train alone.
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    state = PartialState(cpu=cpu)
+    # The others wait while the first decodes the images; a process that is gone is noticed all the same.
+    state = PartialState(cpu=cpu, timeout=datetime.timedelta(hours=6))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != world:
         raise UserError(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vaes.errors import UserError
 
-__all__ = ["Skips"]
+__all__ = ["Skips", "restored"]
 
 
 class Skips:
@@ -27,16 +27,6 @@ class Skips:
         self._held: list[Tensor] = []
         self.counts = torch.zeros(3, dtype=torch.int64, device=device)
         """Bad steps in a row up to now; steps skipped since the last printed line; steps skipped in all."""
-
-    def restore(self, counts: Tensor) -> None:
-        """Go on with the counts of a checkpoint.
-
-        Raises:
-            UserError: they are none.
-        """
-        if counts.shape != self.counts.shape or counts.dtype != self.counts.dtype:
-            raise UserError(f"skips is {tuple(counts.shape)} {counts.dtype} in the checkpoint: not of this program")
-        self.counts = counts.to(self.counts.device)
 
     def begin(self) -> None:
         """Before the forward pass: keep the buffers."""
@@ -63,3 +53,14 @@ class Skips:
             buffer.copy_(torch.where(bad, old, buffer))
         self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         return skipped, bad & ~skipped
+
+
+def restored(counts: Tensor, device: torch.device) -> Tensor:
+    """The ``counts`` of a checkpoint, to go on with.
+
+    Raises:
+        UserError: they are none.
+    """
+    if counts.shape != (3,) or counts.dtype != torch.int64:
+        raise UserError(f"skips is {tuple(counts.shape)} {counts.dtype} in the checkpoint: not of this program")
+    return counts.to(device)

@@ -8,9 +8,11 @@ __all__ = ["Stop"]
 
 
 class Stop:
-    """Remembers the first SIGTERM, SIGINT or SIGHUP (its terminal was closed); the second has its usual effect.
+    """Remembers the first SIGTERM, SIGINT or SIGHUP (its terminal was closed). Ctrl-C after that has its usual effect,
+    and stops at once; the others come twice from launchers and schedulers, and change nothing any more.
 
-    Signals reach the main thread alone: elsewhere this does nothing.
+    A signal that is ignored already stays so: ``nohup`` wants that. Signals reach the main thread alone: elsewhere this
+    does nothing.
     """
 
     def __init__(self) -> None:
@@ -20,17 +22,18 @@ class Stop:
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                self._usual[number] = signal.signal(number, self._remember)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._usual[number] = signal.signal(number, self._remember)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._restore()
+        for number in list(self._usual):
+            self._restore(number)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
+        self.signal = self.signal or number
+        self._restore(signal.SIGINT)
 
-    def _restore(self) -> None:
-        while self._usual:
-            number, handler = self._usual.popitem()
-            signal.signal(number, handler)  # type: ignore[arg-type]
+    def _restore(self, number: int) -> None:
+        if number in self._usual:
+            signal.signal(number, self._usual.pop(number))  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def validate(
             out = objective.score(trace, noise[samples], weights)
             found |= {name: value.expand(len(x)) for name, value in out.items() if name not in found}
         for name, value in found.items():
-            columns.setdefault(name, []).append(value.double().cpu())
+            columns.setdefault(name, []).append(value.cpu().double())
     objective.train(training)
     return {name: _estimate(torch.cat(parts), per_image=name in _PER_IMAGE) for name, parts in columns.items()}
 
