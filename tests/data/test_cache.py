@@ -2,6 +2,10 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +105,46 @@ def test_a_failing_build_leaves_nothing(folder: Path) -> None:
     with pytest.raises(UserError, match="bad image"):
         cached("t", {}, build)
     assert list(folder.iterdir()) == []
+
+
+ENDLESS = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from vaes import cli
+from vaes.data.cache import cached
+def build(writer):
+    writer.append(np.zeros((1, 1, 8, 8), np.uint8))
+    Path(sys.argv[1]).touch()
+    time.sleep(120)
+sys.exit(cli.guarded(lambda: cached("t", {}, build)))
+"""
+
+
+@pytest.mark.parametrize("setting", ["cache", "off"])
+def test_a_build_that_is_asked_to_stop_leaves_nothing(tmp_path: Path, setting: str) -> None:
+    (tmp_path / "tmp").mkdir()
+    cache = str(tmp_path / "cache") if setting == "cache" else "off"
+    env = os.environ | {"VAES_CACHE": cache, "TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, "-c", ENDLESS, str(tmp_path / "building")]
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "building").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[1] == "stopped by SIGTERM\n"
+    assert process.returncode == 143
+    assert not [path for name in ("cache", "tmp") for path in (tmp_path / name).glob("*")]
+
+
+def test_what_killed_builds_left_is_swept_after_a_day(folder: Path) -> None:
+    folder.mkdir()
+    for name, hours in ((".t-old-x", 25), (".t-new-x", 1), ("t-entry.npy", 99)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - hours * 3600,) * 2)
+    cached("t", {}, Build())
+    assert {path.name for path in folder.iterdir()} >= {".t-new-x", "t-entry.npy"}
+    assert not (folder / ".t-old-x").exists()
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

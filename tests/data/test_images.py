@@ -81,6 +81,15 @@ def test_what_does_not_fit_stays_mapped(data: np.ndarray, monkeypatch: pytest.Mo
     assert torch.equal(mapped.read(torch.arange(N)), torch.from_numpy(data))
 
 
+def test_processes_of_one_host_divide_its_memory(data: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        images_module, "available", lambda: 3 * data.nbytes
+    )  # of which a share of 0.4 is enough for one
+    assert isinstance(image_set(data), TensorSet)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert isinstance(image_set(data), MemmapSet)
+
+
 @pytest.mark.parametrize("count", [0, 1, READERS - 1, READERS, 5 * READERS + 3])
 def test_rows_of_a_file_are_those_of_the_array(data: np.ndarray, tmp_path, count: int) -> None:
     np.save(tmp_path / "x.npy", data)

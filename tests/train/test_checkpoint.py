@@ -111,6 +111,22 @@ def test_thinning_keeps_the_newest_and_the_best_and_sweeps_leftovers(tmp_path: P
     assert sorted(path.name for path in (tmp_path / "ckpt").iterdir()) == ["step000001", "step000003", "step000004"]
 
 
+def test_damaged_checkpoints_beyond_where_a_run_goes_on_are_set_aside(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        write(tmp_path, step)
+    (tmp_path / "ckpt" / "step000003" / checkpoint.MODEL).write_bytes(b"")
+    with pytest.raises(UserError, match="step000002 is newer than step 1"):
+        checkpoint.set_aside(tmp_path, 1)
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step000003", "step000002", "step000001"]
+    (tmp_path / "ckpt" / "step000002" / checkpoint.STATE).unlink()
+    for _ in range(2):
+        checkpoint.set_aside(tmp_path, 1)
+        left = sorted(path.name for path in (tmp_path / "ckpt").iterdir())
+        assert left == ["damaged-step000002", "damaged-step000003", "step000001"]
+        write(tmp_path, 2)  # the run gets there again, and is damaged again
+        (tmp_path / "ckpt" / "step000002" / checkpoint.TRAINING).write_bytes(b"")
+
+
 def test_writing_a_step_again_replaces_it_whole(tmp_path: Path) -> None:
     write(tmp_path, 1, seed=0)
     model, _ = write(tmp_path, 1, seed=1)

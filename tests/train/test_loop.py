@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from parts import small_vae
 from trainings import everything, objective, settings, splits, weighting
 
@@ -253,18 +252,75 @@ def test_every_option_of_the_optimiser_does_what_a_loop_written_by_hand_does(tmp
 def test_precision_reaches_the_networks_and_the_densities_stay_in_float32(
     tmp_path: Path, precision: str, dtype: torch.dtype
 ) -> None:
-    AcceleratorState._reset_state()  # Accelerate keeps the first precision of a process
     part, seen, densities = Objective(small_vae(), ELBO()), [], []
     part.model.encoder.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
     part.model.register_forward_hook(lambda module, args, trace: densities.append(trace.log_px.dtype))
     only = Weighting(lambda pixels: {"rate": 1.0}, {})
     options = settings(n_steps=1, sample_freq=0, eval_freq=0, precision=precision)
-    try:
-        fit(part, only, splits(), options, tmp_path / "run")
-    finally:
-        AcceleratorState._reset_state()
+    fit(part, only, splits(), options, tmp_path / "run")
     assert seen[0] == dtype
     assert densities[0] == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("asked", "settled"), [("fp32", "fp32"), ("tf32", "tf32"), ("bf16", "bf16"), ("auto", "fp32"), ("auto", "bf16")]
+)
+def test_precision_is_what_the_settings_say_whatever_an_earlier_training_had(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: str,
+    settled: str,
+) -> None:
+    if asked == "auto" and settled != "fp32":
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", settled)
+    never = {"n_steps": 1, "sample_freq": 0, "eval_freq": 0}
+    # PyTorch's own default lets cuDNN round to tf32.
+    for before, flag, matmul in (("tf32", True, "high"), ("bf16", False, "highest")):
+        fit(objective(), weighting(), splits(), settings(**never, precision=before), tmp_path / before)
+        assert torch.backends.cudnn.allow_tf32 == flag
+        assert torch.get_float32_matmul_precision() == matmul
+        capsys.readouterr()
+        fit(objective(), weighting(), splits(), settings(**never, precision=asked), tmp_path / f"after {before}")
+        assert f"muon, {settled}, images" in capsys.readouterr().err
+        assert torch.backends.cudnn.allow_tf32 == (settled == "tf32")
+        assert torch.get_float32_matmul_precision() == ("high" if settled == "tf32" else "highest")
+
+
+@pytest.mark.parametrize("asked", ["fp16", "fp8"])
+def test_a_precision_of_the_launcher_that_is_not_ours_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    with pytest.raises(UserError, match=f"train.precision: accelerate launch asks for {asked}"):
+        fit(objective(), weighting(), splits(), settings(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    fit(objective(), weighting(), splits(), settings(n_steps=1, precision="fp32"), tmp_path / "run")
+
+
+def test_a_branch_has_a_best_and_lines_of_its_own(tmp_path: Path) -> None:
+    fit(objective(), weighting(), splits(), settings(keep=9), tmp_path / "run")
+    start = checkpoint.read(tmp_path / "run" / "ckpt" / "step000003")
+    assert start.state["best"][0] == 3
+    assert start.state["summed"] == 1
+    heavy = Weighting(lambda pixels: {"rate": 1.0, "mmd": 1e6}, {})  # a loss that cannot be lower
+    fit(objective(), heavy, splits(), settings(n_steps=8, print_freq=0), tmp_path / "branch", resume=start)
+    found = checkpoint.read(checkpoint.newest_folder(tmp_path / "branch")).state
+    assert found["best"][0] in (6, 8)
+    assert found["summed"] == 5
+
+
+def test_a_run_killed_while_its_folder_was_made_is_no_dead_end(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".lock").touch()
+    (tmp_path / "new" / ".config.yaml.123.tmp").touch()  # before the configuration was whole: begin
+    fit(objective(), weighting(), splits(), settings(n_steps=1), tmp_path / "new")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").touch()  # after: go on
+    with pytest.raises(UserError, match="exists"):
+        fit(objective(), weighting(), splits(), settings(n_steps=1), tmp_path / "begun")
+    assert not checkpoint.checkpoints(tmp_path / "begun")
+    fit(objective(), weighting(), splits(), settings(n_steps=1), tmp_path / "begun", within=True)
 
 
 class Scaled(Term):

@@ -122,6 +122,31 @@ def test_a_training_killed_at_random_moments_ends_as_one_never_killed(tmp_path: 
     assert outcome(run) == outcome(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(tmp_path: Path, keep: int) -> None:
+    options = ["--train.n_steps=6", "--train.save_freq=2", "--train.eval_freq=0"]
+    finish(command(tmp_path / "whole", *options, f"--train.keep={keep}"), tmp_path)
+    run = tmp_path / "run"
+    finish(command(run, *options, "--train.keep=9"), tmp_path)
+    with (run / "ckpt" / "step000006" / checkpoint.TRAINING).open("ab") as file:
+        file.write(b"x")
+    again = [str(BIN / "vaes"), "train", "-e", str(run), "--resume", "latest", f"--train.keep={keep}"]
+    assert "step000006/training.safetensors: damaged" in finish(again, tmp_path)
+    assert outcome(run) == outcome(tmp_path / "whole")
+    left = ["damaged-step000006", "step000004", "step000006"]
+    assert sorted(path.name for path in (run / "ckpt").iterdir()) == [left[i] for i in (0, 1, 2) if i != 1 or keep > 1]
+
+
+def test_a_training_that_ignores_the_hangup_of_its_terminal_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["nohup", *command(run, "--train.n_steps=300", "--train.save_freq=5", "--train.eval_freq=0")]
+    process = started(run, arguments, tmp_path)
+    process.send_signal(signal.SIGHUP)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, error
+    assert checkpoint.read(checkpoint.newest_folder(run)).step == 300
+
+
 def test_a_training_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -139,6 +140,21 @@ def test_a_training_resumed_between_bad_steps_equals_an_uninterrupted_one(
     assert start.step == saved
     fit(objective(), WEIGHTING, splits(), options, run, resume=start, within=True)
     assert everything(run) == everything(tmp_path / "whole")
+
+
+def test_a_line_begun_with_skipped_steps_is_finished_without_the_setting(tmp_path: Path, poisoned: list[int]) -> None:
+    poisoned += [1]
+    options = {"lr": 2e-3, "print_freq": 6, "eval_freq": 0}
+    fit(objective(), WEIGHTING, splits(), settings(**options, skip_non_finite=2), tmp_path / "whole")
+    run = tmp_path / "cut"
+    fit(objective(), WEIGHTING, splits(), settings(**options, skip_non_finite=2), run)
+    shutil.rmtree(run / "ckpt" / "step000006")
+    start = checkpoint.read(checkpoint.newest_folder(run))
+    assert start.step == 4
+    fit(objective(), WEIGHTING, splits(), settings(**options), run, resume=start, within=True)
+    whole, cut = (json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("whole", "cut"))
+    assert whole.pop("skipped") == 1
+    assert cut == whole
 
 
 def test_bad_steps_before_and_after_resuming_count_as_one_row(tmp_path: Path, poisoned: list[int]) -> None:
