@@ -47,8 +47,8 @@ class Muon(torch.optim.Optimizer):
     """Adam for biases, gains and all else that has one dimension; for weights (rows x the rest), Nesterov momentum,
     orthogonalised, at the size of Adam's steps, so that one learning rate serves both.
 
-    An orthogonal step changes every direction of a weight by as much, where Adam's are ruled by a few; for the networks
-    here it takes about a third of the images to the same ELBO (``docs/performance.md``).
+    An orthogonal step changes every direction of a weight by as much, where Adam's are ruled by a few; with a
+    learning rate that goes to nothing it takes the networks here a fifth of the images (``docs/performance.md``).
 
     Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon; the factor 0.2 sqrt(max(R, C)) on the step is
     that of Liu et al., Muon is Scalable, 2025, https://arxiv.org/abs/2502.16982, equation 4.
