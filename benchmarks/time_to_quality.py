@@ -188,7 +188,7 @@ def plot(document: dict[str, Any], path: Path) -> None:
         for i, fraction in enumerate(fractions(document, name)):
             found = losses(document, name, fraction)
             at = REFERENCE[name]["n_steps"] // fraction * batch
-            label = f"default recipe, ends of {len(found)} trainings" if i == 0 else None
+            label = "default recipe, the end of each training" if i == 0 else None
             axis.plot([at] * len(found), found, "D", color=RECIPE_COLOUR, ms=5, alpha=0.75, mec="white", label=label)
         axis.set(title=TITLES[name], xlabel="training images", xscale="log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
