@@ -8,6 +8,7 @@ import pytest
 # A layer may import the layers before it, and itself.
 LAYERS = [
     {"errors", "functional", "memory", "schedules"},
+    {"randomness"},
     {"files", "nn", "data"},
     {"posteriors", "priors", "likelihoods"},
     {"model"},

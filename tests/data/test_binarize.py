@@ -6,8 +6,8 @@ from torch import Tensor
 from vaes.data import Batches, BinarySet, ImageSet, MemmapSet, Splits, TensorSet, binarize
 from vaes.data.binarize import coin, splitmix64
 from vaes.data.images import Annotations
-from vaes.data.splits import Stream
 from vaes.errors import UserError
+from vaes.randomness import Use
 
 
 def grey(n: int = 30, size: int = 6, seed: int = 0) -> Tensor:
@@ -31,7 +31,7 @@ def test_splitmix64_gives_the_published_numbers() -> None:
 def test_white_has_the_probability_of_the_grey_value() -> None:
     n = 4000
     values = torch.arange(256, dtype=torch.uint8)
-    drawn = coin(values.view(1, 1, 1, 256).expand(n, 1, 1, 256), torch.arange(n), 0, Stream.STATIC, 0)
+    drawn = coin(values.view(1, 1, 1, 256).expand(n, 1, 1, 256), torch.arange(n), 0, Use.STATIC, 0)
     assert set(drawn.unique().tolist()) == {0, 255}
     share = drawn.view(n, 256).double().mean(0) / 255
     p = values.double() / 255
@@ -46,12 +46,12 @@ def test_white_has_the_probability_of_the_grey_value() -> None:
 def test_draws_of_neighbours_images_steps_seeds_and_streams_are_independent() -> None:
     half = torch.full((500, 1, 8, 8), 128, dtype=torch.uint8)
     numbers = torch.arange(500)
-    one = coin(half, numbers, 0, Stream.STATIC, 0).flatten(1).double() / 255
+    one = coin(half, numbers, 0, Use.STATIC, 0).flatten(1).double() / 255
     others = [
-        coin(half, numbers, 1, Stream.STATIC, 0),
-        coin(half, numbers, 0, Stream.DYNAMIC, 0),
-        coin(half, numbers, 0, Stream.STATIC, 1),
-        coin(half, numbers + 1, 0, Stream.STATIC, 0).roll(7, 0),
+        coin(half, numbers, 1, Use.STATIC, 0),
+        coin(half, numbers, 0, Use.DYNAMIC, 0),
+        coin(half, numbers, 0, Use.STATIC, 1),
+        coin(half, numbers + 1, 0, Use.STATIC, 0).roll(7, 0),
     ]
     pairs = [(one, other.flatten(1).double() / 255) for other in others]
     pairs += [(one[:, :-lag], one[:, lag:]) for lag in (1, 2, 3, 4, 8)] + [(one[:-1], one[1:])]

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from vaes.data import TensorSet
-from vaes.data.splits import Stream, divide, hold_out, permutation
+from vaes.data.splits import divide, hold_out
 from vaes.errors import UserError
+from vaes.randomness import Use, permutation
 
 
 def numbered(n: int) -> TensorSet:
@@ -15,22 +16,22 @@ def numbers(images) -> list[int]:
 
 
 def test_hold_out_parts_are_disjoint_complete_and_in_order() -> None:
-    rest, held = hold_out(numbered(100), 30, 4, Stream.VALID, "data.n_valid")
+    rest, held = hold_out(numbered(100), 30, 4, Use.VALID, "data.n_valid")
     assert len(held) == 30
     assert sorted(numbers(rest) + numbers(held)) == list(range(100))
     assert numbers(rest) == sorted(numbers(rest))
-    assert numbers(held) == numbers(hold_out(numbered(100), 30, 4, Stream.VALID, "")[1])
-    assert numbers(held) != numbers(hold_out(numbered(100), 30, 5, Stream.VALID, "")[1])
+    assert numbers(held) == numbers(hold_out(numbered(100), 30, 4, Use.VALID, "")[1])
+    assert numbers(held) != numbers(hold_out(numbered(100), 30, 5, Use.VALID, "")[1])
 
 
 @pytest.mark.parametrize("n", [0, -1, 100, 1000])
 def test_hold_out_refuses_to_empty_a_part(n: int) -> None:
     with pytest.raises(UserError, match=rf"data\.n_valid: {n} of 100"):
-        hold_out(numbered(100), n, 0, Stream.VALID, "data.n_valid")
+        hold_out(numbered(100), n, 0, Use.VALID, "data.n_valid")
 
 
 def test_streams_and_indices_are_independent() -> None:
-    orders = [permutation(50, 0, stream, i) for stream in Stream for i in (0, 1)] + [permutation(50, 1, Stream.EPOCH)]
+    orders = [permutation(50, 0, use, i) for use in Use for i in (0, 1)] + [permutation(50, 1, Use.EPOCH)]
     assert len({tuple(order.tolist()) for order in orders}) == len(orders)
 
 

@@ -14,10 +14,10 @@ from vaes.data import Batches, arrays, to_float
 from vaes.errors import UserError
 from vaes.model import Trace
 from vaes.objectives import ELBO, Noise, Objective, Term
+from vaes.randomness import Use, normal
 from vaes.schedules import Linear
 from vaes.train import checkpoint
 from vaes.train.loop import fit
-from vaes.train.randomness import Use, normal
 from vaes.train.validate import validate
 from vaes.train.weighting import Weighting
 

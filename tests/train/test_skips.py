@@ -19,10 +19,10 @@ from vaes import likelihoods
 from vaes.data import Batches, to_float
 from vaes.errors import UserError
 from vaes.objectives import ELBO, MMD, Noise, Objective
+from vaes.randomness import Use, normal
 from vaes.train import checkpoint, loop
 from vaes.train.loop import fit
 from vaes.train.muon import Muon
-from vaes.train.randomness import Use, normal
 from vaes.train.weighting import Weighting
 
 WEIGHTING = Weighting(lambda pixels: {"rate": 1.0, "mmd": 1.0}, {})

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vaes.data.binarize import coin
 from vaes.data.images import ImageSet
-from vaes.data.splits import Stream, generator, permutation
 from vaes.errors import UserError
+from vaes.randomness import Use, generator, permutation
 
 __all__ = ["Batches", "flip", "to_float", "to_uint8"]
 
@@ -66,7 +66,7 @@ class Batches:
         images = self._read_ahead(step) if self._source.ahead else self._source.read(self.index(step))
         if self.images.redrawn is not None:
             positions = torch.arange(self.start, self.start + self.size, device=images.device)
-            images = coin(images, positions, self.seed, Stream.DYNAMIC, step)
+            images = coin(images, positions, self.seed, Use.DYNAMIC, step)
         return flip(images, self.seed, step, self.start) if flips else images
 
     def _read_ahead(self, step: int) -> Tensor:
@@ -80,7 +80,7 @@ class Batches:
 
     def _permutation(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
-            self._order = permutation(len(self.images), self.seed, Stream.EPOCH, epoch).to(self.images.index_device)
+            self._order = permutation(len(self.images), self.seed, Use.EPOCH, epoch).to(self.images.index_device)
             self._epoch = epoch
         return self._order
 
@@ -92,7 +92,7 @@ def flip(images: Tensor, seed: int, step: int, start: int = 0) -> Tensor:
     The position of image i in the global batch is `start + i`: however a batch is divided among processes, each image
     meets the same coin.
     """
-    coins = generator(seed, Stream.FLIP, step).random(start + len(images))[start:] < 0.5
+    coins = generator(seed, Use.FLIP, step).random(start + len(images))[start:] < 0.5
     heads = torch.from_numpy(coins).to(images.device, non_blocking=True)
     return torch.where(heads[:, None, None, None], images.flip(-1), images)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vaes.data.images import ImageSet, Splits
-from vaes.data.splits import Stream, generator
+from vaes.randomness import Use, generator
 
 __all__ = ["BinarySet", "Protocol", "binarize", "coin", "splitmix64"]
 
@@ -51,7 +51,7 @@ class BinarySet(ImageSet):
         """The images at `index` (B,) int64, as (B, C, H, W) uint8, 0 or 255, on the device."""
         index = index.to(self.index_device)
         rows = index if self._rows is None else self._rows[index]
-        return coin(self._grey.read(rows), rows, self._seed, Stream.STATIC, self._part)
+        return coin(self._grey.read(rows), rows, self._seed, Use.STATIC, self._part)
 
     def to(self, device: torch.device | str) -> "BinarySet":
         """The same images, read on `device`."""
@@ -67,15 +67,15 @@ class BinarySet(ImageSet):
         return part
 
 
-def coin(images: Tensor, numbers: Tensor, seed: int, stream: Stream, step: int) -> Tensor:
+def coin(images: Tensor, numbers: Tensor, seed: int, use: Use, step: int) -> Tensor:
     """Draw `images` (B, C, H, W) uint8 black or white, 0 or 255, white with probability grey / 255.
 
-    The draw of an image depends on (seed, stream, step), its own of the `numbers` (B,) int64 and nothing else, on any
+    The draw of an image depends on (seed, use, step), its own of the `numbers` (B,) int64 and nothing else, on any
     device. Black stays black and white stays white; in between the probability is right to 2^-16.
     """
     pixels = images[0].numel()
     words = -(-pixels // 4)  # a random number serves four pixels with 16 bits each
-    key = int(generator(seed, stream, step).integers(-(2**63), 2**63 - 1))
+    key = int(generator(seed, use, step).integers(-(2**63), 2**63 - 1))
     counters = numbers.to(images.device)[:, None] * words + torch.arange(words, device=images.device)
     bits = splitmix64(key, counters).view(torch.int16)[:, :pixels].to(torch.int32) + 2**15
     threshold = (bits * 255) >> 16  # 0 .. 254

@@ -13,8 +13,9 @@ from vaes.data.files import stamp
 from vaes.data.idx import read_idx, unpack
 from vaes.data.images import Annotations, ImageSet, Splits, image_set
 from vaes.data.resize import Size, height_width, resize
-from vaes.data.splits import Stream, hold_out
+from vaes.data.splits import hold_out
 from vaes.errors import UserError
+from vaes.randomness import Use
 
 __all__ = ["FILES", "MIRRORS", "mnist"]
 
@@ -55,7 +56,7 @@ def mnist(
     labels = [torch.from_numpy(read_idx(path, 1).astype(np.int64)) for path in (paths[1], paths[3])]
     names = tuple(str(i) for i in range(1 + max(int(y.max()) for y in labels)))
     whole, test = (_part(paths[2 * i], Annotations(labels[i], names), image_size) for i in range(2))
-    train, valid = hold_out(whole, n_valid, seed, Stream.VALID, "data.n_valid")
+    train, valid = hold_out(whole, n_valid, seed, Use.VALID, "data.n_valid")
     return Splits(train, valid, test)
 
 

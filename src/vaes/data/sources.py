@@ -9,9 +9,10 @@ from vaes.data.folder import folder
 from vaes.data.images import Annotations, Splits, TensorSet
 from vaes.data.mnist import mnist
 from vaes.data.resize import resize
-from vaes.data.splits import Stream, divide, hold_out
+from vaes.data.splits import divide, hold_out
 from vaes.data.sprites import sprites
 from vaes.errors import UserError
+from vaes.randomness import Use
 
 __all__ = ["arrays", "celeba", "digits", "folder", "mnist", "sprites"]
 
@@ -40,7 +41,7 @@ def digits(
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     whole = TensorSet(resize(images, image_size), Annotations(labels, tuple(str(i) for i in range(10))))
     rest, test = train_test_split(np.arange(len(labels)), test_size=n_test, stratify=bunch.target, random_state=seed)
-    train, valid = hold_out(whole.subset(torch.from_numpy(np.sort(rest))), n_valid, seed, Stream.VALID, "data.n_valid")
+    train, valid = hold_out(whole.subset(torch.from_numpy(np.sort(rest))), n_valid, seed, Use.VALID, "data.n_valid")
     return Splits(train, valid, whole.subset(torch.from_numpy(np.sort(test))))
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from vaes.data.images import Annotations, ImageSet, Splits
-from vaes.data.splits import Stream, hold_out
+from vaes.data.splits import hold_out
 from vaes.errors import UserError
+from vaes.randomness import Use
 
 __all__ = ["FACTOR_NAMES", "FACTOR_SIZES", "SHAPES", "SpriteSet", "draw", "factors_of", "sprites"]
 
@@ -132,8 +133,8 @@ def sprites(
     if not 8 <= image_size <= 1024:
         raise UserError(f"data.image_size: {image_size}; sprites are drawn with 8 to 1024 pixels a side")
     whole = SpriteSet(torch.arange(math.prod(FACTOR_SIZES)), image_size, antialias)
-    rest, test = hold_out(whole, n_test, seed, Stream.TEST, "data.n_test")
-    train, valid = hold_out(rest, n_valid, seed, Stream.VALID, "data.n_valid")
+    rest, test = hold_out(whole, n_test, seed, Use.TEST, "data.n_test")
+    train, valid = hold_out(rest, n_valid, seed, Use.VALID, "data.n_valid")
     if n_train is not None and n_train != len(train):
-        train = hold_out(train, n_train, seed, Stream.TRAIN, "data.n_train")[1]
+        train = hold_out(train, n_train, seed, Use.TRAIN, "data.n_train")[1]
     return Splits(train, valid, test)

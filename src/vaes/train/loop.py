@@ -19,12 +19,12 @@ from vaes.data import Batches, Splits, to_float
 from vaes.errors import Stopped, UserError
 from vaes.memory import keep_freed_memory
 from vaes.objectives import Noise, Objective
+from vaes.randomness import Use, normal
 from vaes.train import checkpoint
 from vaes.train.average import Average
 from vaes.train.folder import open_run
 from vaes.train.muon import Muon
 from vaes.train.processes import join
-from vaes.train.randomness import Use, normal
 from vaes.train.record import Clock, Record, Silent
 from vaes.train.settings import Settings
 from vaes.train.skips import Skips, restored

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vaes.data import ImageSet, to_float
 from vaes.objectives import Objective
-from vaes.train.randomness import Use, normal
+from vaes.randomness import Use, normal
 
 __all__ = ["Estimate", "validate"]
 
