@@ -1,96 +1,106 @@
-"""What the commands do, once their arguments are read."""
+"""What the commands do, once their arguments are read: thin covers over :class:`Experiment` and :class:`Run`."""
 
-import json
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from vaes import __version__, files
 from vaes import config as configuration
-from vaes.config import Config
+from vaes import files
 from vaes.data import ImageSet
-from vaes.errors import UserError
-from vaes.runs import find_weights, load, refuse_difference
-from vaes.train import checkpoint
-from vaes.train.folder import locked, refuse_existing
+from vaes.errors import Stopped, UserError
+from vaes.experiment import Experiment
+from vaes.run import Run, load
+from vaes.terminal import escape, note, quote, say
 
-__all__ = ["run_compare", "run_evaluate", "run_sample", "run_train"]
-
-FIXED = ("seed", "method", "data", "model", "objective")
+__all__ = ["run_cache", "run_compare", "run_config", "run_encode", "run_evaluate", "run_sample", "run_train"]
 
 
 def run_train(
-    path: str | None, exp_dir: Path | None, resume: str | None, arguments: Sequence[str], methods: tuple[str, ...]
+    config: str | None,
+    path: Path | None,
+    exp_dir: Path | None,
+    resume: str | None,
+    minutes: float | None,
+    device: str,
+    imports: Sequence[Path],
+    arguments: Sequence[str],
+    methods: tuple[str, ...],
 ) -> None:
-    """Train as a configuration file and overrides say, anew or going on."""
-    from vaes.train.processes import together
+    """Train as a configuration, a folder of images and overrides say, anew or going on."""
+    from vaes.start import starting_point
+    from vaes.train.record import metrics_table
+    from vaes.train.runtime import Runtime, together
+    from vaes.train.screen import Screen
 
-    with together():
-        _train(path, exp_dir, resume, arguments, methods)
-
-
-def _train(
-    path: str | None, exp_dir: Path | None, resume: str | None, arguments: Sequence[str], methods: tuple[str, ...]
-) -> None:
-    from vaes.train.loop import fit
-    from vaes.train.processes import join
-
-    state = join()
-    start = _find_start(resume, exp_dir)
-    if path is not None:
-        raw = configuration.read_file(path)
-    else:
-        raw = dict(configuration.DEFAULTS) if start.raw is None else start.raw
-    if methods and start.raw is None and (path is None or "method" not in raw):
-        raw["method"] = methods[0]
-    config = configuration.load(raw, arguments)
-    if methods and config.method not in methods:
-        raise UserError(
-            f"method: {config.method} is not what this command trains ({', '.join(methods)}); use vaes train"
+    _import(imports)
+    with together(), starting_point(resume, exp_dir, runtime := Runtime(device)) as start:
+        if config is not None:
+            raw = configuration.read_file(config)
+        else:
+            raw = dict(configuration.DEFAULTS) if start.raw is None else start.raw
+        if methods and start.raw is None and (config is None or "method" not in raw):
+            raw["method"] = methods[0]
+        experiment = Experiment.of(raw, arguments)
+        if methods and experiment.method not in methods:
+            raise UserError(
+                f"method: {experiment.method} is not what this command trains ({', '.join(methods)}); use vaes train"
+            )
+        if start.within and start.raw is not None and experiment.jumps(Experiment.of(start.raw)) and runtime.is_main:
+            note(
+                "note: a schedule without steps of its own spans the whole training, and that is longer or shorter "
+                "now: its value jumps"
+            )
+        screen = [Screen()] if runtime.is_main else []
+        done = experiment.train_in(resume=start, device=device, callbacks=screen)
+    if not done.is_main:
+        return
+    say(metrics_table(done.metrics))
+    say(f"run folder: {escape(done.folder)}")
+    if bad := done.metrics.get("not_finite"):
+        raise Stopped(
+            f"error: {', '.join(bad)} came out as no finite number: the model is of no use as it is; a lower train.lr, "
+            "more varied images or model.network.norm none may help",
+            1,
         )
-    run = exp_dir or (_home(resume) if resume else _new_folder(config))
-    if start.raw is not None:
-        _refuse_other_training(config, start)
-    with state.main_process_first():  # the first decodes and caches, the others read the cache
-        splits = configuration.build_data(config)
-    model = configuration.build_model(config, splits.train.shape)
-    objective, weighting = configuration.build_objective(config, model)
-    metrics = fit(
-        objective,
-        weighting,
-        splits,
-        configuration.build_settings(config),
-        run,
-        seed=config.seed,
-        flip=config.data["flip"],
-        config=configuration.to_yaml(config),
-        resume=start.saved,
-        within=start.within,
-    )
-    if state.is_main_process:
-        text = table(metrics)
-        files.write_atomic(run / "metrics.txt", lambda path: path.write_text(text + "\n", encoding="utf-8"))
-        print(f"{text}\nrun folder: {run}\nnext: vaes sample {run} --mode traverse")
+    say(f"next: vaes sample {quote(done.folder)} --mode traverse")
 
 
 def run_sample(
-    where: Path, path: str | None, mode: str, save_dir: Path | None, options: dict[str, Any], arguments: Sequence[str]
+    where: Path,
+    config: str | None,
+    mode: str,
+    save_dir: Path | None,
+    checkpoint: str | None,
+    device: str,
+    imports: Sequence[Path],
+    options: dict[str, Any],
+    arguments: Sequence[str],
 ) -> None:
     """Draw one mode with a trained model."""
-    from vaes.view import Options, draw
+    from vaes.encoding import read_codes
+    from vaes.view import Options, draw, needs_images
 
-    expected = configuration.load(configuration.read_file(path)) if path is not None else None
-    run = load(where, expected)
-    config = _elsewhere(run.config, arguments)
-    images = configuration.build_data(config).test if _needs_images(mode, options, run.model.z_dim) else None
-    folder = save_dir or _run_folder(run.weights) / "pictures"
-    caption = f"{config.method} on {config.data['kind']}, step {run.step:,}"
-    written = draw(mode, run.model, folder, Options(**options), images, caption)
-    print(f"{len(written) - 1} pictures and {written[-1]}")
+    _import(imports)
+    expected = Experiment.read(config) if config is not None else None
+    run = load(where, checkpoint=checkpoint, device=device, expected=expected).elsewhere(arguments)
+    given, codes, z = (options.pop(name, None) for name in ("images", "codes", "z"))
+    codes = read_codes(codes, run.model.z_dim) if codes is not None else codes
+    if z is not None:
+        codes = torch.tensor([z])
+    images: ImageSet | None = None
+    if given:
+        images = run.images(given)
+    elif needs_images(mode, Options(**options), run.model) and codes is None:
+        images = _data(run).test
+    folder = save_dir or run.folder / "pictures"
+    caption = f"{run.experiment.method} on {run.experiment.data['kind']}, {run.which}"
+    drawn = draw(mode, run.model, folder, Options(**options), images, caption, codes=codes)
+    for remark in drawn.remarks:
+        note(f"note: {remark}")
+    singles = f"{len(drawn.paths) - 1} pictures and " if len(drawn.paths) > 1 else ""
+    say(f"{singles}{escape(drawn.paths[-1])} ({run.which})")
 
 
 def run_evaluate(
@@ -100,82 +110,109 @@ def run_evaluate(
     budget: dict[str, int],
     seed: int,
     features: str,
+    checkpoint: str | None,
+    device: str,
+    imports: Sequence[Path],
+    output: Path | None,
     arguments: Sequence[str],
 ) -> None:
     """Compute the metrics of a trained model."""
-    from vaes.evaluate import report, runner
-    from vaes.evaluate.passes import fingerprint
+    from vaes.evaluate import report
 
-    options = runner.Budget(**budget)
-    groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
-    runner.check(groups, split, options, seed)
-    run = load(where)
+    _import(imports)
     own, of_outliers = _outlier_keys(arguments)
-    splits = configuration.build_data(_elsewhere(run.config, own))
-    other = _outliers(run.config, of_outliers) if of_outliers else None
-    folder = _run_folder(run.weights)
-    path = folder / report.FILE
-    old = report.read(path) if path.is_file() else None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = runner.evaluate_groups(
-        run.model.to(device), splits, only=groups, split=split, budget=options, seed=seed, features=features,
-        cache=folder / "classifier.safetensors", outliers=other, progress=True,
+    run = load(where, checkpoint=checkpoint, device=device).elsewhere(own)
+    note(f"evaluating {run.which}")
+    home = output or run.folder
+    files.refuse_unwritable(home)
+    _data(run)
+    found = run.evaluate(
+        only, split=split, seed=seed, features=features, output=home, progress=True,
+        outliers=_outliers(run, of_outliers) if of_outliers else None, **budget,
     )  # fmt: skip
-    images = fingerprint(getattr(splits, split))
-    new = report.Evaluation(
-        run.step,
-        files.checksum(run.weights),
-        __version__,
-        {name: report.group(metrics, split, images, budget) for name, metrics in found.items()},
-    )
-    if old is not None and old.weights != new.weights:
-        print(f"{path} held other weights, of step {old.step:,}; it is replaced", file=sys.stderr)
-    report.write(path, report.merge(old, new))
-    print(f"{report.table(new.groups)}\ndefinitions, seeds and all: {path}")
+    say(report.table(found.groups))
+    say(f"checkpoint: {run.which}\ndefinitions, seeds and all: {escape(home / report.FILE)}")
 
 
-def run_compare(runs: Sequence[Path], save_dir: Path | None) -> None:
+def run_encode(
+    where: Path,
+    paths: Sequence[Path],
+    split: str | None,
+    output: Path,
+    checkpoint: str | None,
+    device: str,
+    imports: Sequence[Path],
+    batch_size: int,
+    arguments: Sequence[str],
+) -> None:
+    """Write a row of codes and numbers for each image."""
+    from vaes import encoding
+
+    _import(imports)
+    if (split is None) == (not paths):
+        raise UserError("give either PATHs of images or --split train, valid or test")
+    encoding.check_output(output)
+    run = load(where, checkpoint=checkpoint, device=device).elsewhere(arguments)
+    if split is not None:
+        images: ImageSet = getattr(_data(run), split)
+    else:
+        images, reading = run.read_images(paths)
+        for text in (reading.sentence, *reading.warnings):
+            note(text)
+    codes = run.encode(images, batch_size=batch_size, progress=True)
+    encoding.write(codes, output)
+    say(f"{len(codes.path):,} rows of {run.model.z_dim} dimensions: {escape(output)} ({run.which})")
+    say(f"score: {encoding.SCORE}")
+
+
+def run_compare(runs: Sequence[Path], save_dir: Path | None, format: str = "table") -> None:
     """Put evaluated runs side by side."""
     from vaes import compare
 
     columns = compare.pool(compare.read_runs(runs))
-    if save_dir is not None and save_dir.exists() and not save_dir.is_dir():
-        raise UserError(f"--save_dir {save_dir}: there is a file of that name")
-    print(compare.table(columns))
+    if save_dir is not None:
+        files.refuse_unwritable(save_dir)
+    say(compare.render(columns, format))
     if save_dir is None:
         return
-    save_dir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(compare.document(columns), indent=1, allow_nan=False) + "\n"
-    files.write_atomic(save_dir / "comparison.json", lambda path: path.write_text(text, encoding="utf-8"))
+    files.write_json(save_dir / "comparison.json", compare.document(columns))
     plot = save_dir / "rate-distortion.png"
     drawn = compare.rate_distortion(columns, plot)
     left_out = [column.label for column in columns if column.label not in drawn]
     why = "no rate and distortion that compare" if drawn else "no column has a rate and a distortion"
-    said = f"{plot}{f' (without {chr(44).join(left_out)}: {why})' if left_out else ''}" if drawn else f"no plot: {why}"
-    print(f"\n{save_dir / 'comparison.json'}\n{said}")
+    without = f" (without {', '.join(left_out)}: {why})" if left_out else ""
+    note(f"{save_dir / 'comparison.json'}\n{f'{plot}{without}' if drawn else f'no plot: {why}'}")
 
 
-def table(metrics: dict[str, Any]) -> str:
-    """The test numbers, as people read them."""
-    lines = [f"test numbers after step {metrics['step']:,} (mean over images ± standard error)"]
-    for name, found in metrics["test"].items():
-        error = f" ± {found['stderr']:.3g}" if found["stderr"] is not None else ""
-        lines.append(f"  {name:<12} {found['value']:>12.5g}{error:<10}  {found['unit']}".rstrip())
-    return "\n".join(lines)
+def run_config(name: str | None) -> None:
+    """Print a configuration to start from, or what there is."""
+    say(configuration.template(name))
 
 
-def _elsewhere(config: Config, arguments: Sequence[str]) -> Config:
-    """The configuration with other keys of ``data``."""
-    changed = configuration.load(config.to_dict(), arguments)
-    refuse_difference(
-        changed, config, ("seed", "method", "model", "objective", "train"), "only keys of data can be given"
-    )
-    return changed
+def run_cache(empty: bool) -> None:
+    """Say how large the cache of decoded images is, or empty it."""
+    from vaes.data import cache
+
+    size = cache.empty_cache() if empty else cache.cache_size()
+    say(f"{size / 1e9:.2f} GB {'freed from' if empty else 'in'} {escape(cache.place())}")
 
 
-def _outliers(config: Config, arguments: Sequence[str]) -> ImageSet:
+def _import(paths: Sequence[Path]) -> None:
+    for path in paths:
+        configuration.import_file(path)
+
+
+def _data(run: Run) -> Any:
+    """The run's data; what has changed in them is said."""
+    splits = run.data
+    for text in (*splits.report.warnings, *run.notes):
+        note(f"note: {text}")
+    return splits
+
+
+def _outliers(run: Run, arguments: Sequence[str]) -> ImageSet:
     try:
-        return configuration.build_data(_elsewhere(config, arguments)).test
+        return load(run.weights).elsewhere(arguments).experiment.build_data().test
     except UserError as error:
         raise UserError(f"--outliers, read as a data section: {error}") from None
 
@@ -190,87 +227,3 @@ def _outlier_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             to = other if word.startswith("--outliers.") else own
         to.append(word.replace("--outliers.", "--data.", 1) if to is other else word)
     return own, other
-
-
-def _needs_images(mode: str, options: dict[str, Any], z_dim: int) -> bool:
-    if mode == "interpolate":
-        return options["between"] == "test"
-    return mode != "sample"
-
-
-def _run_folder(weights: Path) -> Path:
-    """The run folder of a weights file, or the folder that it lies in."""
-    in_run = weights.parent.parent.name == "ckpt"
-    return weights.parent.parent.parent if in_run else weights.parent
-
-
-def _new_folder(config: Config) -> Path:
-    return Path("runs") / f"{config.method}-{config.data['kind']}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _home(resume: str) -> Path:
-    """The run folder that a checkpoint folder lies in."""
-    folder = Path(resume).resolve()
-    if folder.parent.name != "ckpt":
-        raise UserError(f"--resume {resume}: give -e too, the run folder to go on in")
-    return folder.parent.parent
-
-
-class _Start(NamedTuple):
-    """What a training goes on from."""
-
-    saved: checkpoint.Checkpoint | None = None
-    raw: dict[str, Any] | None = None  # its configuration
-    within: bool = False  # in the run folder that is there already
-
-
-def _find_start(resume: str | None, exp_dir: Path | None) -> _Start:
-    if resume is None:
-        if exp_dir is not None:
-            refuse_existing(exp_dir)
-        return _Start()
-    if resume == "latest":
-        if exp_dir is None:
-            raise UserError("--resume latest: say which run with -e RUN")
-        if not (exp_dir / "config.yaml").is_file():
-            raise UserError(f"--resume latest: {exp_dir} is no run folder; without --resume a new one is made")
-        with locked(exp_dir, shared=True):  # every process of a launcher looks
-            if not checkpoint.checkpoints(exp_dir):  # stopped before its first checkpoint: from the beginning
-                return _Start(None, configuration.read_file(exp_dir / "config.yaml"), True)
-            found = checkpoint.read(checkpoint.newest_folder(exp_dir))
-        return _Start(found, _stored(found, resume), True)
-    folder = find_weights(Path(resume)).parent
-    home = folder.resolve().parent.parent
-    within = exp_dir is None or exp_dir.resolve() == home
-    if not within and exp_dir is not None:
-        refuse_existing(exp_dir)
-    found = checkpoint.read(folder)
-    return _Start(found, _stored(found, resume), within)
-
-
-def _stored(found: checkpoint.Checkpoint, where: str) -> dict[str, Any]:
-    return configuration.parse(str(found.metadata.get("config", "")), f"{where}: its configuration")
-
-
-def _refuse_other_training(config: Config, start: _Start) -> None:
-    """Going on in a run changes nothing but ``train``; into a new folder, nothing but the model must stay."""
-    stored = configuration.load(start.raw or {})
-    sections = FIXED if start.within else ("method", "model")
-    refuse_difference(
-        config, stored, sections, "--resume goes on with the same training; give a new run folder with -e"
-    )
-    if not start.within:
-        return
-    if config.train["batch_size"] != stored.train["batch_size"]:
-        raise UserError(
-            f"train.batch_size: {config.train['batch_size']} where this run has {stored.train['batch_size']}, and its "
-            "images are in that order; give a new run folder with -e"
-        )
-    schedules = [value for value in (config.train["lr"], *config.objective.values()) if isinstance(value, dict)]
-    spans = config.train["lr"] is None or any(value.get("steps", 0) is None for value in schedules)
-    if config.train["n_steps"] != stored.train["n_steps"] and spans:
-        print(
-            "note: a schedule without steps of its own spans the whole training, and that is longer or shorter now: "
-            "its value jumps",
-            file=sys.stderr,
-        )

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,21 @@ from torch import Tensor
 
 from vaes.errors import UserError
 
-__all__ = ["checksum", "read_tensors", "remove", "replace_folder", "sync_folder", "write_atomic", "write_tensors"]
+__all__ = [
+    "checksum",
+    "finite",
+    "hold_tensors",
+    "read_tensors",
+    "refuse_links",
+    "refuse_unwritable",
+    "remove",
+    "replace_folder",
+    "sync_folder",
+    "write_atomic",
+    "write_json",
+    "write_tensors",
+    "write_text",
+]
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -28,6 +44,58 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a document as JSON, whole or not at all; numbers that are not finite, which JSON lacks, as null."""
+    write_text(path, json.dumps(finite(document), indent=1, allow_nan=False) + "\n")
+
+
+def finite(document: Any) -> Any:
+    """The document with None for every number that is not finite."""
+    if isinstance(document, Mapping):
+        return {key: finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
+
+
+def refuse_links(folder: Path, names: Iterable[str], below: Iterable[str] = ()) -> None:
+    """Refuse links among the ``names`` in a folder, and among all that lies in its folders ``below``: what is written or
+    deleted there would be somebody else's.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    candidates = [folder / name for name in names]
+    for name in below:
+        if not (folder / name).is_symlink() and (folder / name).is_dir():
+            candidates += (folder / name).iterdir()
+    for path in candidates:
+        if path.is_symlink():
+            raise UserError(
+                f"{path}: a link, and what it leads to is not this run's to write or delete; put the file or folder "
+                "itself there, or remove the link"
+            )
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Make a folder if it is missing, and refuse one in which no file can be made: before the work, not after it.
+
+    Raises:
+        UserError: naming it, and what the system says.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".vaes-"):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
 
 
 def sync_folder(folder: Path) -> None:
@@ -89,6 +157,25 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); pickled weights are never read") from None
+
+
+def hold_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """What :func:`read_tensors` gives, and the SHA-256 of the very bytes that it was read from, whatever becomes of the
+    file since.
+
+    Raises:
+        UserError: it is missing or no such file.
+    """
+    try:
+        content = path.read_bytes()
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header.get("__metadata__") or {}
+        return tensors, _document(metadata.get("vaes", "")), hashlib.sha256(content).hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such weights file") from None
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); pickled weights are never read") from None
 
 

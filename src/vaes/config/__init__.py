@@ -4,19 +4,35 @@ The constructors' signatures are the schema. Library modules never import this p
 """
 
 from vaes.config.build import build_data, build_model, build_objective, build_settings
-from vaes.config.load import DEFAULTS, load, parse, read_file, to_yaml
-from vaes.config.resolve import Config, resolve
+from vaes.config.load import (
+    DEFAULTS,
+    changed,
+    load,
+    of_first_format,
+    of_weights,
+    parse,
+    read_file,
+    to_arguments,
+    to_yaml,
+)
+from vaes.config.own import import_file, register_network
+from vaes.config.resolve import resolve
 
 __all__ = [
     "DEFAULTS",
-    "Config",
     "build_data",
     "build_model",
     "build_objective",
     "build_settings",
+    "changed",
+    "import_file",
     "load",
+    "of_first_format",
+    "of_weights",
     "parse",
     "read_file",
+    "register_network",
     "resolve",
+    "to_arguments",
     "to_yaml",
 ]

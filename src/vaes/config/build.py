@@ -1,12 +1,12 @@
 """A complete configuration -> the parts that it names."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
-from vaes.config.resolve import Config, data_options
+from vaes.config.resolve import data_options
 from vaes.config.schema import keys
 from vaes.data import Splits, binarize
 from vaes.errors import UserError
@@ -16,6 +16,34 @@ from vaes.objectives import Objective
 from vaes.schedules import Schedule
 from vaes.train.settings import Settings
 from vaes.train.weighting import Weighting
+
+class Config(Protocol):
+    """A complete configuration: an experiment."""
+
+    @property
+    def seed(self) -> int:
+        """Of weights and noise."""
+
+    @property
+    def method(self) -> str:
+        """A row of ``METHODS``."""
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """Keys of the source."""
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """Keys of the parts."""
+
+    @property
+    def objective(self) -> Mapping[str, Any]:
+        """Keys of the method."""
+
+    @property
+    def train(self) -> Mapping[str, Any]:
+        """Keys of the settings."""
+
 
 __all__ = ["build_data", "build_model", "build_objective", "build_settings"]
 

@@ -9,11 +9,22 @@ from typing import Any
 import yaml
 
 from vaes.config.registry import SOURCES
-from vaes.config.resolve import ALIASES, DEFAULT_KINDS, Config, resolve
+from vaes.config.resolve import ALIASES, DEFAULT_KINDS, resolve
 from vaes.config.schema import keys as keys_of
 from vaes.errors import UserError
 
-__all__ = ["DEFAULTS", "load", "overrides", "parse", "read_file", "to_yaml"]
+__all__ = [
+    "DEFAULTS",
+    "changed",
+    "load",
+    "of_first_format",
+    "of_weights",
+    "overrides",
+    "parse",
+    "read_file",
+    "to_arguments",
+    "to_yaml",
+]
 
 MAX_BYTES = 1_000_000
 
@@ -178,19 +189,55 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     raw[last] = value
 
 
-def load(raw: Mapping[str, Any], arguments: Sequence[str] = ()) -> Config:
-    """The configuration of raw keys, as :func:`read_file` gives them, with overrides from the command line."""
+def load(raw: Mapping[str, Any], arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """The complete configuration of raw keys, as :func:`read_file` gives them, with overrides from the command line."""
+    return resolve(_changed(raw, overrides(arguments)))
+
+
+def changed(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw keys with other values of dotted keys."""
+    return _changed(raw, list(changes.items()))
+
+
+def _changed(raw: Mapping[str, Any], pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     keys = copy.deepcopy(dict(raw))
-    given = [_canonical(key, value) for key, value in overrides(arguments)]
+    given = [_canonical(key, value) for key, value in pairs]
     # Kinds first: an option of the new kind may stand before it on the command line.
     for key, value in sorted(given, key=lambda pair: not pair[0].endswith(".kind")):
         _set(keys, key, value)
-    return resolve(keys)
+    return keys
 
 
-def to_yaml(config: Config) -> str:
-    """The configuration as a text that :func:`parse` and :func:`load` read back to the same."""
-    return yaml.dump(config.to_dict(), Dumper=_Dumper, sort_keys=False, width=120)
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """A complete configuration as a text that :func:`parse` reads back to the same."""
+    return yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, width=120)
+
+
+def to_arguments(config: Mapping[str, Any]) -> list[str]:
+    """A complete configuration as arguments that :func:`load` reads back to the same."""
+
+    def flat(value: Any, path: str) -> list[str]:
+        if isinstance(value, Mapping) and value:
+            return [word for key, item in value.items() for word in flat(item, f"{path}.{key}" if path else key)]
+        text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10**9).removesuffix("...\n").strip()
+        return [f"--{path}={text}"]
+
+    return flat(dict(config), "")
+
+
+def of_weights(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The raw keys that weights carry."""
+    raw = parse(str(metadata.get("config", "")), f"{where}: its configuration")
+    return of_first_format(raw) if metadata.get("format") == "vaes-1" else raw
+
+
+def of_first_format(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The raw keys of a run of the first format, whose images were held out by their order."""
+    keys = copy.deepcopy(dict(raw))
+    data = keys.get("data")
+    if isinstance(data, dict) and "held_out" in keys_of(SOURCES.get(str(data.get("kind")), resolve)):
+        data.setdefault("held_out", "order")
+    return keys
 
 
 class _Dumper(yaml.SafeDumper):

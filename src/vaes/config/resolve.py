@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
 from vaes.config.schema import check_keys, dotted, keys, takes_schedule, unknown, validate
@@ -11,7 +11,7 @@ from vaes.errors import UserError
 from vaes.methods import METHODS
 from vaes.train.settings import Settings
 
-__all__ = ["Config", "resolve"]
+__all__ = ["resolve"]
 
 # The commands of the project that this one grew from say coefficients so.
 DEFAULT_KINDS = {"data": "digits", "model.network": "conv", "model.likelihood": "gaussian"}
@@ -19,28 +19,17 @@ DEFAULT_KINDS = {"data": "digits", "model.network": "conv", "model.likelihood": 
 ALIASES = {"coef_kl": "beta", "coef_alpha": "alpha", "coef_lambda": "lambda_"}
 
 
-class Config(NamedTuple):
-    """A run, completely said: numbers, texts, lists and dicts, nothing left to a default."""
-
-    seed: int
-    method: str
-    data: dict[str, Any]
-    model: dict[str, Any]
-    objective: dict[str, Any]
-    train: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As nested dicts; ``resolve`` of it is the configuration again."""
-        return _lists(self._asdict())
+FIELDS = ("seed", "method", "data", "model", "objective", "train")
 
 
-def resolve(raw: object) -> Config:
-    """Check every key of a raw configuration and fill in what is not given.
+def resolve(raw: object) -> dict[str, Any]:
+    """Check every key of a raw configuration and fill in what is not given: numbers, texts, lists and dicts, nothing left
+    to a default, which are resolved to themselves.
 
     Raises:
         UserError: naming the dotted key, what is wrong with it and what would be right.
     """
-    top = check_keys("", raw, Config._fields)
+    top = check_keys("", raw, FIELDS)
     plain = validate("", _top, {name: top[name] for name in ("seed", "method") if name in top})
     method = plain["method"]
     if not 0 <= plain["seed"] < 2**63:
@@ -48,14 +37,17 @@ def resolve(raw: object) -> Config:
     if method not in METHODS:
         raise unknown(f"method: unknown method {method!r}", method, METHODS)
     train, objective = _move_aliases(top.get("train", {}), top.get("objective", {}))
-    return Config(
-        seed=plain["seed"],
-        method=method,
-        data=_data(top.get("data", {})),
-        model=_model(top.get("model", {})),
-        objective=_objective(method, objective),
-        train=_train(train),
+    resolved: dict[str, Any] = _lists(
+        {
+            "seed": plain["seed"],
+            "method": method,
+            "data": _data(top.get("data", {})),
+            "model": _model(top.get("model", {})),
+            "objective": _objective(method, objective),
+            "train": _train(train),
+        }
     )
+    return resolved
 
 
 def _top(*, seed: int = 0, method: str = "vae") -> None:
@@ -66,11 +58,20 @@ def model_options(*, z_dim: int = 2, value_range: tuple[float, float] | None = N
     """The keys of ``model`` beside its parts; ``value_range`` null is what the likelihood is meant for."""
 
 
-def data_options(*, flip: bool = False, binarize: Protocol = "none", binarize_seed: int = 0) -> None:
+def data_options(
+    *,
+    flip: bool = False,
+    binarize: Protocol = "none",
+    binarize_seed: int = 0,
+    changed: Literal["refuse", "accept"] = "refuse",
+) -> None:
     """The keys of ``data`` beside its source's.
 
-    ``flip`` mirrors each training image with probability 1/2; ``binarize`` is :func:`vaes.data.binarize`'s protocol,
-    and ``binarize_seed`` chooses its fixed draws.
+    Args:
+        flip: mirror each training image with probability 1/2.
+        binarize: draw pixels black or white: never (``none``), once (``static``), or anew at every step (``dynamic``).
+        binarize_seed: chooses the fixed draws.
+        changed: what happens where the images are others than those that the run was trained on.
     """
 
 

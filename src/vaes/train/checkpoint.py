@@ -1,42 +1,50 @@
-"""Checkpoints: ``ckpt/stepNNNNNN/`` with everything that going on needs, whole or absent, and nothing that could run.
+"""Checkpoints on the disk: ``ckpt/stepNNNNNN/``, whole or absent, and nothing in them that could run.
 
 ``model.safetensors`` holds the weights, with the configuration in its metadata; ``training.safetensors`` the
-optimiser's moments and the sums of the metrics not yet printed; ``state.json`` the step and the checksums of the two.
-There is no state of random numbers or of the data order to save, because both are functions of (seed, step).
+optimiser's moments and the sums of the metrics not yet printed; ``state.json`` the step, the checksums of the two, and
+one of its own. What the tensors and numbers are is :class:`vaes.train.state.TrainState`'s.
 """
 
+import hashlib
 import json
+import logging
+import math
 import os
+import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from vaes import files
 from vaes.errors import UserError
-from vaes.train.muon import slots
 
 __all__ = [
     "Checkpoint",
     "checkpoints",
     "load_weights",
+    "named_folder",
     "newest_folder",
-    "progress",
     "read",
     "refuse_misfit",
-    "restore_optimizer",
     "set_aside",
-    "snapshot",
     "thin_out",
     "verify",
+    "whole",
     "write",
 ]
 
-FORMAT = "vaes-1"
+FORMAT, FORMATS = "vaes-2", ("vaes-1", "vaes-2")
+"""What is written, and what is read: vaes-1 had no checksum of the state, and split data by their order."""
+
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+
+FOLDER = re.compile(r"step([0-9]{6,18})")
+LEFTOVER = re.compile(r"\.(damaged-)?step[0-9]{6,18}\.[0-9]+\.(tmp|old)")
+"""What a process that was killed while it wrote or deleted a checkpoint leaves."""
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpoint(NamedTuple):
@@ -51,28 +59,18 @@ class Checkpoint(NamedTuple):
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, the newest first."""
-    found = [path for path in (run / "ckpt").glob("step*") if path.is_dir() and path.name[4:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[4:]), reverse=True)
+    found = {path: step for path in (run / "ckpt").glob("step*") if (step := step_of(path)) is not None}
+    return sorted(found, key=lambda path: found[path], reverse=True)
 
 
-def snapshot(
-    step: int,
-    weights: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    extra: dict[str, Tensor],
-    state: dict[str, Any],
-    metadata: dict[str, Any],
-) -> Checkpoint:
-    """What the checkpoint of a step will hold, copied to the CPU, so that training may go on while it is written.
-
-    ``extra`` tensors go with the optimiser's moments, ``metadata`` with the weights; ``state`` and ``metadata`` are
-    taken as they are, and must not be changed afterwards.
-    """
-    return Checkpoint(step, _copies(weights), _copies({**_moments(optimizer), **extra}), state, metadata)
+def step_of(folder: Path) -> int | None:
+    """The step that a checkpoint folder is named after; None if it is no such folder."""
+    match = FOLDER.fullmatch(folder.name)
+    return int(match[1]) if match and folder.is_dir() and not folder.is_symlink() else None
 
 
 def write(run: Path, taken: Checkpoint) -> Path:
-    """Write a snapshot into the folder ``ckpt`` of a run, which is there: to a temporary name, synced, then renamed.
+    """Write a checkpoint into the folder ``ckpt`` of a run, which is there: to a temporary name, synced, then renamed.
 
     Raises:
         OSError, UserError: the disk is full, or the folder cannot be written or is gone.
@@ -87,8 +85,7 @@ def write(run: Path, taken: Checkpoint) -> Path:
         files.write_atomic(temporary / TRAINING, lambda path: files.write_tensors(path, taken.training))
         sums_of_files = {name: files.checksum(temporary / name) for name in (MODEL, TRAINING)}
         document = {"format": FORMAT, "step": taken.step, "sha256": sums_of_files, **taken.state}
-        text = json.dumps(document, indent=1)
-        files.write_atomic(temporary / STATE, lambda path: path.write_text(text))
+        files.write_json(temporary / STATE, {**document, "checksum": _checksum(document)})
         files.replace_folder(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -98,27 +95,33 @@ def write(run: Path, taken: Checkpoint) -> Path:
 def thin_out(run: Path, keep: int, best: int | None) -> None:
     """Delete all checkpoints but the newest ``keep`` and the one of step ``best``."""
     for path in checkpoints(run)[keep:]:
-        if int(path.name[4:]) != best:
+        if step_of(path) != best:
             files.remove(path)
-    for leftover in (run / "ckpt").glob(".step*"):  # of runs that were killed
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in (run / "ckpt").glob(".*step*"):  # of runs that were killed
+        if LEFTOVER.fullmatch(leftover.name) and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Check a checkpoint folder against its checksums; returns its state.
+    """Check a checkpoint folder against its checksums and its own name; returns its state.
 
     Raises:
         UserError: a file is missing, damaged, or of another format.
     """
     try:
-        state = json.loads((folder / STATE).read_text())
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if not isinstance(state, dict) or state.get("format") not in FORMATS:
             raise UserError(f"{folder / STATE}: not a checkpoint of this format ({FORMAT})")
+        checksum = state.pop("checksum", None)
+        if state["format"] != "vaes-1" and checksum != _checksum(state):
+            raise UserError(f"{folder / STATE}: damaged: its checksum is not the one that was saved")
+        if type(state["step"]) is not int or not 0 <= state["step"] < 2**53:
+            raise UserError(f"{folder / STATE}: its step is no whole number from 0 on")
+        if FOLDER.fullmatch(folder.name) and step_of(folder) != state["step"]:
+            raise UserError(f"{folder / STATE}: is of step {state['step']}, and its folder is called {folder.name}")
         for name in (MODEL, TRAINING):
             if files.checksum(folder / name) != state["sha256"][name]:
                 raise UserError(f"{folder / name}: damaged: its checksum is not the one that was saved")
-        if type(state["step"]) is not int or not 0 <= state["step"] < 2**53:
-            raise UserError(f"{folder / STATE}: its step is no whole number from 0 on")
         return state
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, UserError):
@@ -126,7 +129,12 @@ def verify(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: not a whole checkpoint ({type(error).__name__}: {error})") from None
 
 
-def _fault(folder: Path) -> str | None:
+def _checksum(document: dict[str, Any]) -> str:
+    """Of a state, whatever the order and spacing in which it is written."""
+    return hashlib.sha256(json.dumps(files.finite(document), sort_keys=True).encode()).hexdigest()
+
+
+def fault(folder: Path) -> str | None:
     """What :func:`verify` has to say of a checkpoint folder; None if it is whole."""
     try:
         verify(folder)
@@ -139,16 +147,24 @@ def read(folder: Path) -> Checkpoint:
     """Read a checkpoint folder, verified.
 
     Raises:
-        UserError: a file is missing, damaged, or of another format.
+        UserError: a file is missing, damaged, of another format, or of another step than the others.
     """
     state = verify(folder)
     weights, metadata = files.read_tensors(folder / MODEL)
     training, _ = files.read_tensors(folder / TRAINING)
+    if metadata.get("step") != state["step"]:
+        raise UserError(f"{folder / MODEL}: is of step {metadata.get('step')}, and {STATE} of step {state['step']}")
     return Checkpoint(state["step"], weights, training, state, metadata)
 
 
+def whole(run: Path, step: int) -> dict[str, Tensor] | None:
+    """The weights of the checkpoint of a step, or None if it is not there or damaged."""
+    folder = run / "ckpt" / f"step{step:06d}"
+    return files.read_tensors(folder / MODEL)[0] if folder.is_dir() and fault(folder) is None else None
+
+
 def newest_folder(run: Path) -> Path:
-    """The newest whole checkpoint of a run; a damaged one is named on stderr and the one before it is taken.
+    """The newest whole checkpoint of a run; a damaged one is named in a warning and the one before it is taken.
 
     Raises:
         UserError: there is none.
@@ -157,11 +173,62 @@ def newest_folder(run: Path) -> Path:
     if not folders:
         raise UserError(f"{run}: no checkpoint was saved in it yet")
     for folder in folders:
-        fault = _fault(folder)
-        if fault is None:
+        found = fault(folder)
+        if found is None:
             return folder
-        print(f"warning: {fault}; trying the checkpoint before it", file=sys.stderr)
+        logger.warning("%s; trying the checkpoint before it", found)
     raise UserError(f"{run}: no whole checkpoint in {run / 'ckpt'} ({len(folders)} there, all damaged)")
+
+
+def named_folder(run: Path, name: str | None) -> tuple[Path, str]:
+    """The checkpoint of a run that a name stands for, and which one that is, in words.
+
+    Args:
+        run: the run folder.
+        name: ``best`` (by validation loss), ``last``, a step, or None for the best where there was a validation and
+            else the last.
+
+    Raises:
+        UserError: it is not there, or damaged where it was asked for by name.
+    """
+    if name not in (None, "best", "last"):
+        step = str(name).removeprefix("step")
+        if not re.fullmatch("[0-9]{1,18}", step):
+            raise UserError(f"--checkpoint {name}: must be best, last or a step")
+        folder = run / "ckpt" / f"step{int(step):06d}"
+        if folder not in checkpoints(run):
+            there = ", ".join(str(step_of(path)) for path in reversed(checkpoints(run))) or "none"
+            raise UserError(f"--checkpoint {name}: {run} has no checkpoint of that step; there are {there}")
+        return folder, f"step {int(step):,}, as asked"
+    newest = newest_folder(run)
+    state = verify(newest)
+    last = f"the last, step {state['step']:,}"
+    best = _best(state)
+    if name == "last":
+        return newest, last
+    if best is None:
+        if name == "best":
+            raise UserError(f"--checkpoint best: {run} was not validated (train.eval_freq 0); give last or a step")
+        return newest, f"{last}; there was no validation to choose by"
+    folder = run / "ckpt" / f"step{best[0]:06d}"
+    problem = "it is gone" if folder not in checkpoints(run) else fault(folder)
+    if problem is None:
+        which = f"the last and the best, step {best[0]:,}," if folder == newest else f"the best, step {best[0]:,}"
+        after = "" if folder == newest else f" of {state['step']:,}"
+        return folder, f"{which}{after} by its validation loss, {best[1]:.4g}"
+    if name == "best":
+        raise UserError(f"--checkpoint best: step {best[0]}: {problem}; give last or a step")
+    logger.warning("the best checkpoint, of step %s, cannot be used (%s); the last is taken", best[0], problem)
+    return newest, last
+
+
+def _best(state: dict[str, Any]) -> tuple[int, float] | None:
+    """The best step that a state names, and its validation loss; an older program may name one that is no number."""
+    try:
+        step, loss = state["best"]
+        return (step, float(loss)) if type(step) is int and math.isfinite(float(loss)) else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def set_aside(run: Path, step: int) -> None:
@@ -171,9 +238,9 @@ def set_aside(run: Path, step: int) -> None:
     Raises:
         UserError: one of them is whole, and would be written over.
     """
-    beyond = [folder for folder in checkpoints(run) if int(folder.name[4:]) > step]
+    beyond = [folder for folder in checkpoints(run) if (step_of(folder) or 0) > step]
     for folder in beyond:
-        if _fault(folder) is None:
+        if fault(folder) is None:
             raise UserError(
                 f"--resume: {folder} is newer than step {step}; give a new run folder with -e to branch off"
             )
@@ -210,71 +277,3 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
     """
     refuse_misfit(model, weights, where)
     model.load_state_dict(weights)
-
-
-def progress(found: Checkpoint) -> tuple[dict[str, Tensor], int, tuple[int, float] | None]:
-    """The sums of the terms since the last printed line, over how many steps they run, and the best step so far with
-    its loss.
-
-    Raises:
-        UserError: the checkpoint does not hold them.
-    """
-    try:
-        state = found.state
-        sums = {name: found.training[f"sum.{name}"] for name in state["terms"]}
-        summed, best = int(state["summed"]), state["best"]
-        if summed < 0 or any(tensor.dim() or not tensor.is_floating_point() for tensor in sums.values()):
-            raise ValueError("sums of terms that are no numbers")
-        return sums, summed, None if best is None else (int(best[0]), float(best[1]))
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-        raise UserError(
-            f"checkpoint of step {found.step}: not one that a training wrote ({type(error).__name__}: {error})"
-        ) from None
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Give an optimiser its moments back; its options stay those of the present configuration.
-
-    Raises:
-        UserError: a moment is missing, or belongs to another parameter.
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    unread = {name for name in checkpoint.training if name.split(".")[0] == "optimizer"}
-    state: dict[int, dict[str, Tensor]] = {}
-    for index, parameter in enumerate(parameters):
-        names = {slot: f"optimizer.{index}.{slot}" for slot in slots(optimizer, parameter)}
-        if not unread.intersection(names.values()):
-            continue  # it had no gradient yet
-        for slot, name in names.items():
-            tensor = checkpoint.training.get(name)
-            if (
-                tensor is None
-                or tensor.shape != (() if slot == "step" else parameter.shape)
-                or not tensor.is_floating_point()
-            ):
-                raise UserError(
-                    f"checkpoint of step {checkpoint.step}: {name} is {'missing' if tensor is None else 'misshapen'}: "
-                    "it was not written by this training"
-                )
-            if tensor.dim():  # a moment lies in memory as its parameter does, or the optimiser rounds otherwise
-                tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
-            state.setdefault(index, {})[slot] = tensor
-        unread -= set(names.values())
-    if unread:
-        raise UserError(
-            f"checkpoint of step {checkpoint.step}: {min(unread)} belongs to no parameter: it was not written by this "
-            "training"
-        )
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"optimizer.{index}.{name}": torch.as_tensor(value)
-        for index, slots in optimizer.state_dict()["state"].items()
-        for name, value in slots.items()
-    }
-
-
-def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

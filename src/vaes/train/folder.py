@@ -1,15 +1,35 @@
 """The run folder: made once, never written over, one training at a time."""
 
-import fcntl
-from collections.abc import Iterator
+import errno
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import filelock
 
 from vaes import files
 from vaes.errors import UserError
 from vaes.train import checkpoint
 
-__all__ = ["locked", "open_run", "refuse_existing"]
+__all__ = ["HISTORY", "add_segment", "history", "locked", "open_run", "refuse_existing"]
+
+HISTORY = "history.jsonl"
+"""One line a segment: from which step on, with which settings, versions, machine and data."""
+
+WRITTEN = (
+    ".lock", "ckpt", "config.yaml", "data.safetensors", HISTORY, "metrics.json", "metrics.jsonl", "metrics.txt", "samples",
+    "tensorboard",
+)  # fmt: skip
+"""What a training writes into a run folder."""
+
+LEFTOVER = re.compile(r"\.(config\.yaml|metrics\.jsonl?|metrics\.txt|data\.safetensors)\.\d+\.tmp")
+"""What a training that was killed may leave in it, beside the lock."""
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_existing(run: Path) -> None:
@@ -24,18 +44,26 @@ def refuse_existing(run: Path) -> None:
 
 
 @contextmanager
-def locked(run: Path, *, shared: bool = False) -> Iterator[None]:
-    """Keep every other training out of a run folder; ``shared`` lets others look in at the same time.
+def locked(run: Path) -> Iterator[None]:
+    """Keep every other training out of a run folder; this process may enter again while it is inside.
 
     Raises:
-        UserError: another one is at work in it.
+        UserError: another one is at work in it, or what a training writes in it is a link.
     """
-    with (run / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{run}: another training is at work in this run folder; choose another with -e") from None
+    files.refuse_links(run, WRITTEN, ("ckpt", "samples", "tensorboard"))
+    lock = filelock.FileLock(run / ".lock", timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(f"{run}: another training is at work in this run folder; choose another with -e") from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        logger.warning("%s: this file system has no locks; see to it that no other training works in it", run)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -50,11 +78,42 @@ def open_run(run: Path, config: str, *, resume: int | None) -> Iterator[None]:
         refuse_existing(run)
     run.mkdir(parents=True, exist_ok=True)
     with locked(run):
+        for leftover in run.iterdir():
+            if LEFTOVER.fullmatch(leftover.name):
+                leftover.unlink()
         if resume is None:
             refuse_existing(run)
         else:
             checkpoint.set_aside(run, resume)
-        if config:  # first of all: a folder with it can be gone on in
-            files.write_atomic(run / "config.yaml", lambda path: path.write_text(config, encoding="utf-8"))
+        if config and not (run / "config.yaml").exists():  # first of all: a folder with it can be gone on in
+            files.write_text(run / "config.yaml", config)
         (run / "ckpt").mkdir(exist_ok=True)
         yield
+
+
+def add_segment(run: Path, segment: Mapping[str, Any]) -> None:
+    """Add a line to the history of a run; what is there stays."""
+    before = _text(run / HISTORY)
+    if before and not before.endswith("\n"):
+        before += "\n"  # of a training that was killed in the middle of the line
+    line = json.dumps(files.finite(segment), sort_keys=False)
+    files.write_text(run / HISTORY, f"{before}{line}\n")
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """The segments of a run, the first one first; a line that cannot be read is left out, with a warning."""
+    found = []
+    for number, line in enumerate(_text(run / HISTORY).splitlines(), start=1):
+        try:
+            segment = json.loads(line)
+            found.append({**segment, "step": int(segment["step"])})
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            logger.warning("%s: line %d cannot be read and is left out", run / HISTORY, number)
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -1,39 +1,34 @@
 """The training loop: one for all methods."""
 
 import contextlib
-import functools
-import json
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaes import files
-from vaes.data import Batches, Splits, to_float
+from vaes.data import Batches, ImageSet, Splits, to_float
 from vaes.errors import Stopped, UserError
 from vaes.memory import keep_freed_memory
 from vaes.objectives import Noise, Objective
 from vaes.randomness import Use, normal
 from vaes.train import checkpoint
-from vaes.train.average import Average
 from vaes.train.folder import open_run
-from vaes.train.muon import Muon
-from vaes.train.processes import join
-from vaes.train.record import Clock, Record, Silent
+from vaes.train.listeners import Lines, Listener, Pictures, Saving, Validation
+from vaes.train.record import Clock, Record, metrics_document, metrics_table
+from vaes.train.runtime import Runtime
 from vaes.train.settings import Settings
-from vaes.train.skips import Skips, restored
+from vaes.train.state import TrainState
+from vaes.train.step import advance
 from vaes.train.stop import Stop
 from vaes.train.validate import Estimate, validate
 from vaes.train.weighting import Weighting
 from vaes.train.writer import Writer
 
-__all__ = ["fit"]
+__all__ = ["Training", "fit"]
 
 AGREE_EVERY = 10
 """Over several processes with accelerators, the steps between two agreements on whether one of them was asked to stop,
@@ -52,8 +47,13 @@ def fit(
     config: str = "",
     resume: checkpoint.Checkpoint | None = None,
     within: bool = False,
+    runtime: Runtime | None = None,
+    callbacks: Sequence[Listener] = (),
 ) -> dict[str, Any]:
     """Train, and leave checkpoints, metrics and pictures in the folder ``run``.
+
+    :meth:`vaes.Experiment.fit` makes all the arguments, and a run that can be loaded again; this is for parts that no
+    experiment can name.
 
     Args:
         objective: model, bound and terms; trained in place.
@@ -66,190 +66,186 @@ def fit(
         config: the configuration as text, for ``config.yaml`` and the metadata of the weights.
         resume: go on from this checkpoint.
         within: enter a run folder that is there already, to go on in it.
+        runtime: where to; by default the accelerator that there is, or the CPU.
+        callbacks: see :class:`vaes.Listener`.
 
     Returns:
-        What ``metrics.json`` holds: the test numbers, in nats per image.
+        What ``metrics.json`` holds: the test numbers, in nats per image, of the last step and of the best.
 
     Raises:
-        UserError: a batch that does not divide, a run folder that exists, a loss that is no number.
+        UserError: a batch that does not divide, a run folder that exists, a loss that is no number, no memory left.
         Stopped: SIGTERM or Ctrl-C came; the training was saved first.
     """
-    return _Training(objective, weighting, splits, settings, Path(run), seed, flip, config, resume, within).run()
+    with runtime or Runtime(precision=settings.precision) as runtime:
+        state = TrainState(objective.to(runtime.device), settings)
+        training = Training(state, weighting, splits, Path(run), seed, runtime, flip=flip, config=config)
+        if resume is not None:
+            state.load_state_dict(resume, branch=not within)
+        entered = open_run(training.folder, config, resume=state.step if within else None)
+        with entered if runtime.is_main else contextlib.nullcontext():
+            return training.run(callbacks)
 
 
-class _Training:
+class Training:
+    """A training that is under way: what listeners see of it.
+
+    Attributes:
+        state: what is trained.
+        splits, settings, weighting, seed, folder, runtime: as they were given.
+        clock: seconds spent, by activity.
+        save_wanted: set it for a checkpoint of the present step.
+        listeners: all of them, in the order in which they are called.
+    """
+
     def __init__(
         self,
-        objective: Objective,
+        state: TrainState,
         weighting: Weighting,
         splits: Splits,
-        settings: Settings,
-        run: Path,
+        folder: Path,
         seed: int,
+        runtime: Runtime,
+        *,
         flip: bool,
         config: str,
-        resume: checkpoint.Checkpoint | None,
-        within: bool,
     ) -> None:
-        self.settings, self.weighting, self.folder = settings, weighting, run
-        self.seed, self.flip, self.config = seed, flip, config
-        kept = keep_freed_memory()
-        join()
-        precision = _precision(settings)
-        # Accelerate keeps the first precision of a process for all that follow, so it is told none.
-        self.accelerator = Accelerator(mixed_precision="no")
-        device = self.accelerator.device
-        self.autocast = functools.partial(
-            torch.autocast, device.type, dtype=torch.bfloat16, enabled=precision == "bf16"
-        )
-        self.objective = objective.to(device)
-        self.model = objective.model
-        self.splits = Splits(splits.train.to(device), splits.valid, splits.test)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        self.batches = Batches(self.splits.train, settings.batch_size, seed, rank, world)
-        if self.batches.size % settings.accumulate:
+        self.state, self.settings, self.weighting, self.folder = state, state.settings, weighting, folder
+        self.seed, self.runtime, self._flip, self._config = seed, runtime, flip, config
+        self._freed_memory_kept = keep_freed_memory()
+        self.splits = Splits(splits.train.to(runtime.device), splits.valid, splits.test)
+        self._batches = Batches(self.splits.train, self.settings.batch_size, seed, runtime.rank, runtime.world)
+        self._micro = self._batches.size // self.settings.accumulate
+        if self._batches.size % self.settings.accumulate:
             raise UserError(
-                f"train.accumulate: {settings.accumulate} does not divide the {self.batches.size} images of a step"
+                f"train.accumulate: {self.settings.accumulate} does not divide the {self._batches.size} images of a "
+                "step"
             )
-        _refuse_lone_images(objective, self.batches.size // settings.accumulate)
-        self.pixels = math.prod(splits.train.shape)
-        self.start = resume.step if resume else 0
-        self.within = within
-        optimizer = _optimizer(objective, settings)
-        self.sums: dict[str, Tensor] = {}
-        self.summed = 0
-        self.best: tuple[int, float] | None = None
-        self.average = Average(self.model, settings.ema) if settings.ema is not None else None
-        self.skips = Skips(settings.skip_non_finite, objective, optimizer, device) if settings.skip_non_finite else None
-        if resume:
-            self._restore(resume, optimizer)
-        self.optimizer = optimizer
-        # Both ways, because cuDNN's own default is to round, and an earlier training may have asked for the other.
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        if settings.compile:
-            objective.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
-        self.choices = [
-            settings.optimizer,
-            precision,
-            f"images on {self.splits.train.device}",
-            *(["compiled"] if settings.compile else []),
-            *([f"{torch.get_num_threads()} threads"] if device.type == "cpu" else []),
-            *(["freed memory kept"] if kept and device.type == "cpu" else []),
-        ]
-        self.prepared, self.stepper = self.accelerator.prepare(objective, optimizer)
-        self.bad_step = torch.full((), -1, device=device)
-        self.clock = Clock()
-        self.printed = (self.start, 0.0)
-        self.writer = Writer()
+        _refuse_lone_images(state.objective, self._micro)
+        self._pixels = math.prod(splits.train.shape)
+        self.clock, self._writer = Clock(), Writer()
+        self.save_wanted = False
+        self.speed: float | None = None
+        self._why: str | None = None
+        self.listeners: list[Listener] = []
 
-    def run(self) -> dict[str, Any]:
-        main = self.accelerator.is_main_process
-        entered = open_run(self.folder, self.config, resume=self.start if self.within else None)
-        with entered if main else contextlib.nullcontext():
-            self.record: Record | Silent = Record(self.folder, self.start, self.settings.n_steps) if main else Silent()
-            try:
-                self.record.say(self._introduction())
-                with Stop() as stop, self.writer:
-                    for step in range(self.start, self.settings.n_steps):
-                        self._step(step)
-                        self._after(step + 1, stop)
-                return self._finish()
-            finally:
-                self.record.close()
+    @property
+    def last(self) -> bool:
+        """Whether the present step is the last."""
+        return self._why is not None or self.state.step >= self.settings.n_steps
 
-    def _step(self, step: int) -> None:
-        """The optimiser step with index ``step``: nothing in it waits for the device."""
-        lr = self.settings.lr_schedule(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        weights = self.weighting(step, self.pixels)
-        x = to_float(self.batches.read(step, self.flip), self.model.value_range)
-        noise = self._noise(step)
-        before = dict(self.sums)
-        if self.skips:
-            self.skips.begin()
-        parts, finite = self.settings.accumulate, torch.ones_like(self.bad_step, dtype=torch.bool)
-        for part, (x_part, z_part, prior_part) in enumerate(
-            zip(x.chunk(parts), noise.posterior.chunk(parts, 1), noise.prior.chunk(parts), strict=True)
-        ):
-            with self._gradients_meet(part == parts - 1):
-                with self.autocast():
-                    out = self.prepared(x_part, Noise(z_part, prior_part), weights)
-                self.accelerator.backward(out["loss"] / parts)
-            finite &= torch.isfinite(out["loss"].detach())
-            for name, value in out.items():
-                value = value.detach() / parts
-                self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.summed += 1
-        bad, skipped = ~finite, None
-        if self.skips:
-            skipped, bad = self.skips.decide(finite, self.accelerator.reduce)
-            self.sums = {name: torch.where(skipped, before.get(name, 0.0), sum_) for name, sum_ in self.sums.items()}
-        self.bad_step = torch.where((self.bad_step < 0) & bad, step, self.bad_step)
-        if self.settings.clip_grad is not None:
-            self.accelerator.clip_grad_norm_(self.objective.parameters(), self.settings.clip_grad)
-        self.stepper.step()
-        self.stepper.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(step, skipped)
+    def stop(self, reason: str) -> None:
+        """End the training after this step, as if it had been the last."""
+        self._why = self._why or reason
 
-    def _averaged(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, the model has the weights that are validated, drawn and shared."""
-        return self.average.in_place() if self.average is not None else contextlib.nullcontext()
+    def run(self, callbacks: Sequence[Listener] = ()) -> dict[str, Any]:
+        """Train to the end; returns what ``metrics.json`` holds."""
+        s, state = self.settings, self.state
+        files_of_run = [Record(self.folder, state.step)] if self.runtime.is_main else []
+        kept = (Lines(s.print_freq), Validation(s.eval_every, s.patience), Pictures(s.sample_freq))
+        self.listeners = [*files_of_run, *kept, *callbacks, Saving(s.save_freq)]
+        begun = state.step
+        if s.compile:
+            state.objective.compile(mode="reduce-overhead" if self.runtime.device.type == "cuda" else "default")
+        spread = self.runtime.spread(state.objective)
+        try:
+            self._tell("start")
+            self.say(self._introduction())
+            with Stop() as stop, self._writer:
+                while not self.last:
+                    step = state.step
+                    x = to_float(self._batches.read(step, self._flip), state.model.value_range)
+                    with self._memory():
+                        advance(state, spread, x, self._noise(step), self.weighting(step, self._pixels), self.runtime)
+                    self._after(stop)
+                return self._finish(begun)
+        finally:
+            self._tell("end")
+
+    def publish(self, step: int, split: str, values: Mapping[str, float], speed: float | None = None) -> None:
+        """Give numbers to all listeners; ``speed`` is in images per second."""
+        self.speed = speed
+        self._tell("metrics", step, split, values)
+
+    def say(self, text: str) -> None:
+        """Give a line for people to all listeners."""
+        self._tell("said", text)
+
+    def validate(self, images: ImageSet) -> dict[str, Estimate]:
+        """All images of a split, under the weights that the last step of the training has, by all processes."""
+        with self.clock.on("validation"), self.state.averaged(), self._memory():
+            weights = self.weighting(self.settings.n_steps - 1, self._pixels)
+            return validate(
+                self.state.objective, images, weights, seed=self.seed, batch_size=self._micro, runtime=self.runtime
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint of this step, in a thread, once the one before it is written."""
+        if not self.runtime.is_main:
+            return
+        with self.clock.on("saving"):
+            taken = self.state.state_dict({"config": self._config, "image_shape": list(self.splits.train.shape)})
+            best = self.state.best.step if self.state.best else None
+            for listener in self.listeners:
+                if isinstance(listener, Record):
+                    listener.sync()
+            self._writer.start(lambda: self._write(taken, best))
+
+    def _write(self, taken: checkpoint.Checkpoint, best: int | None) -> None:
+        checkpoint.write(self.folder, taken)
+        checkpoint.thin_out(self.folder, self.settings.keep, best)
+
+    def _tell(self, event: str, *what: Any) -> None:
+        for listener in self.listeners:
+            getattr(listener, event)(self, *what)
 
     def _noise(self, step: int) -> Noise:
         # Drawn for the whole batch, so that any number of processes meets the same numbers.
-        mine = slice(self.batches.start, self.batches.start + self.batches.size)
-        batch, d, device = self.settings.batch_size, self.model.z_dim, self.accelerator.device
-        posterior = normal((self.objective.bound.samples, batch, d), self.seed, Use.POSTERIOR, step, device)
+        mine = slice(self._batches.start, self._batches.start + self._batches.size)
+        batch, d, device = self.settings.batch_size, self.state.model.z_dim, self.runtime.device
+        posterior = normal((self.state.objective.bound.samples, batch, d), self.seed, Use.POSTERIOR, step, device)
         return Noise(posterior[:, mine], normal((batch, d), self.seed, Use.PRIOR, step, device)[mine])
 
-    def _gradients_meet(self, last: bool) -> Any:
-        return self.accelerator.no_sync(self.prepared) if not last else contextlib.nullcontext()
-
-    def _after(self, done: int, stop: Stop) -> None:
-        """What falls due after ``done`` steps."""
-        s = self.settings
-        due = {
-            name: every > 0 and (done % every == 0 or done == s.n_steps)
-            for name, every in (("print", s.print_freq), ("eval", s.eval_freq), ("sample", s.sample_freq))
-        }
-        save = done == s.n_steps or (s.save_freq > 0 and done % s.save_freq == 0)
+    def _after(self, stop: Stop) -> None:
+        """What falls due after a step."""
+        done = self.state.step
         signal = self._agreed(stop, done)
-        self.writer.check()
-        if any(due.values()) or save or signal:
-            self._refuse_non_finite(done, save or due["eval"] or bool(signal))
-        if due["print"]:
-            self._print(done)
-        if due["eval"]:
-            save |= self._validate(done)  # the best is kept, so it is saved
-        if due["sample"]:
-            self._picture(done)
-        if save or signal:
-            self._save(done)
-        self.record.advance(done)
-        if signal or done == s.n_steps:
+        self._writer.check()
+        self._tell("stepped", done)
+        if signal or any(listener.due(self, done) for listener in self.listeners):
+            self._refuse_non_finite(done)
+            *others, saving = self.listeners
+            try:
+                for listener in others:
+                    if listener.due(self, done):
+                        listener.at(self, done)
+            except Exception:
+                if signal or saving.due(self, done):
+                    self.save()
+                raise
+            if signal or saving.due(self, done):
+                saving.at(self, done)
+        if signal or self.last:
             self._saved()
-        if signal and done < s.n_steps:
+        if signal and not self.last:
             raise Stopped(f"stopped after step {done} and saved; go on with --resume latest", 128 + signal)
 
     def _agreed(self, stop: Stop, done: int) -> int:
-        if self.accelerator.num_processes == 1:
-            return stop.signal or 0
-        if done % AGREE_EVERY and self.accelerator.device.type != "cpu":
+        if self.runtime.world > 1 and done % AGREE_EVERY and self.runtime.device.type != "cpu":
             return 0
-        mine = torch.tensor(stop.signal or 0, device=self.accelerator.device)
-        return int(self.accelerator.gather(mine).max())
+        mine = stop.signal or 0
+        if self.runtime.world == 1:
+            return mine
+        return int(self.runtime.greatest(torch.tensor(mine, device=self.runtime.device)))
 
-    def _refuse_non_finite(self, done: int, saving: bool) -> None:
-        bad = int(self.accelerator.gather(self.bad_step).max())
-        # A finite loss can have a gradient that is not: before saving, the parameters are looked at as well.
-        spoilt = [n for n, p in self.objective.named_parameters() if saving or bad >= 0 if not torch.isfinite(p).all()]
+    def _refuse_non_finite(self, done: int) -> None:
+        state = self.state
+        bad = int(self.runtime.greatest(state.bad_step))
+        # A finite loss can have a gradient that is not.
+        spoilt = [n for n, p in state.objective.named_parameters() if not torch.isfinite(p).all()]
         if bad < 0 and not spoilt:
             return
-        terms = ", ".join(f"{name} {value.item():.4g}" for name, value in self.sums.items())
-        self.writer.wait()
+        terms = ", ".join(f"{name} {value.item():.4g}" for name, value in state.sums.items())
+        self._writer.wait()
         kept = checkpoint.checkpoints(self.folder)
         raise UserError(
             f"step {bad + 1 if bad >= 0 else done}: the loss or a parameter is not a number (sums since the last line: "
@@ -258,169 +254,99 @@ class _Training:
             "a lower train.lr or train.clip_grad may help"
         )
 
-    def _print(self, done: int) -> None:
-        seconds = self.clock.read("training")
-        skipped = int(self.skips.counts[1]) if self.skips else 0
-        sums = torch.stack(list(self.sums.values())) / max(self.summed - skipped, 1)
-        values = dict(zip(self.sums, self.accelerator.reduce(sums, "mean").tolist(), strict=True))
-        if self.skips:
-            values = (values if skipped < self.summed else {}) | {"skipped": skipped}
-            self.skips.counts[1] = 0
-        coefficients = {name: c for name, c in self.weighting.coefficients(done - 1).items() if c is not None}
-        values |= {**coefficients, "lr": self.settings.lr_schedule(done - 1)}
-        before, since = self.printed
-        speed = (done - before) * self.settings.batch_size / max(seconds - since, 1e-9)
-        self.record.scalars(done, "train", values, speed)
-        self.sums, self.summed, self.printed = {}, 0, (done, seconds)
-
-    def _validate(self, done: int) -> bool:
-        """Whether this is the best step so far: by the loss under the weights of the last step, whatever the schedules
-        give now."""
-        with self.clock.on("validation"), self._averaged():
-            weights = self.weighting(self.settings.n_steps - 1, self.pixels)
-            found = validate(self.objective, self.splits.valid, weights, seed=self.seed)
-            better = "loss" in found and (self.best is None or found["loss"].value < self.best[1])
-            if better:
-                self.best = (done, found["loss"].value)
-            self.record.scalars(done, "valid", {name: estimate.value for name, estimate in found.items()})
-        return better
-
-    def _picture(self, done: int) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        from vaes.view import training_sheet  # matplotlib comes with it: not before the first step
-
-        with self.clock.on("pictures"), self._averaged():
-            originals = self.splits.valid.read(torch.arange(min(16, len(self.splits.valid))))
-            noise = normal((32, self.model.z_dim), self.seed, Use.PICTURES, 0)
-            self.record.picture(done, training_sheet(self.model, originals, noise, caption=f"step {done}"))
-
-    def _save(self, done: int) -> None:
-        """Copy what is saved; the writer's thread writes it, once it has written what came before."""
-        if not self.accelerator.is_main_process:
-            return
-        with self.clock.on("saving"):
-            state = {
-                "optimizer": self.settings.optimizer,
-                "best": self.best,
-                "summed": self.summed,
-                "terms": list(self.sums),
-            }
-            metadata = {"config": self.config, "image_shape": list(self.splits.train.shape)}
-            extra = {f"sum.{name}": value for name, value in self.sums.items()}
-            extra |= {f"terms.{name}": value for name, value in self.objective.terms.state_dict().items()}
-            if self.skips:
-                extra["skips"] = self.skips.counts
-            weights = self.model.state_dict()
-            if self.average is not None:
-                extra |= {f"raw.{name}": weights[name] for name in self.average.state}
-                weights |= self.average.state
-            taken = checkpoint.snapshot(done, weights, self.optimizer, extra, state, metadata)
-            best = self.best[0] if self.best else None
-            self.writer.start(lambda: self._write(taken, best))
-
-    def _write(self, taken: checkpoint.Checkpoint, best: int | None) -> None:
-        checkpoint.write(self.folder, taken)
-        checkpoint.thin_out(self.folder, self.settings.keep, best)
+    @contextlib.contextmanager
+    def _memory(self) -> Any:
+        """Inside, having no memory left is a sentence."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            said = str(error)
+            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in said:
+                raise
+            raise UserError(
+                f"train.batch_size: no memory is left on {self.runtime.device} for {self._micro} images at a time "
+                f"({said.splitlines()[0] if said else 'MemoryError'}); lower train.batch_size, or divide a step into "
+                f"more micro-batches (train.accumulate, now {self.settings.accumulate})"
+            ) from error
 
     def _saved(self) -> None:
         """Wait, all processes, until the last checkpoint is on the disk: a launcher ends the others with the first."""
         with self.clock.on("saving"):
-            self.writer.wait()
-            self.writer.check()
-        self.accelerator.wait_for_everyone()
+            self._writer.wait()
+            self._writer.check()
+        self.runtime.wait()
 
-    def _restore(self, resume: checkpoint.Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-        where = f"checkpoint of step {resume.step}"
-        if resume.step > self.settings.n_steps:
-            raise UserError(
-                f"train.n_steps: {self.settings.n_steps} is less than the {resume.step} steps of the {where}"
-            )
-        saved = resume.state.get("optimizer", "adam")
-        if saved != self.settings.optimizer:
-            raise UserError(f"train.optimizer: {self.settings.optimizer} where the {where} was trained with {saved}")
-        # Where the shared weights are an average, training goes on from those that it had.
-        checkpoint.load_weights(self.model, resume.weights | _below("raw.", resume.training), where)
-        checkpoint.load_weights(self.objective.terms, _below("terms.", resume.training), where)
-        if self.average is not None:
-            self.average.load(resume.weights)
-        checkpoint.restore_optimizer(optimizer, resume)
-        device = self.accelerator.device
-        sums, summed, best = checkpoint.progress(resume)
-        if not self.within:  # a branch: neither the other run's best loss nor the line that it had begun are its own
-            return
-        self.summed, self.best = summed, best
-        self.sums = {name: tensor.to(device) for name, tensor in sums.items()}
-        if "skips" in resume.training:
-            counts = restored(resume.training["skips"], device)
-            if self.skips:
-                self.skips.counts = counts
-            else:
-                self.summed -= int(counts[1])  # of the line that has begun, the steps that count
-
-    def _introduction(self) -> str:
-        device, world = self.accelerator.device, self.accelerator.num_processes
-        parameters = sum(p.numel() for p in self.model.parameters())
-        going_on = f" from step {self.start}" if self.start else ""
-        return (
-            f"training{going_on} to step {self.settings.n_steps}: {len(self.splits.train):,} images of "
-            f"{'x'.join(map(str, self.splits.train.shape))}, {parameters:,} parameters, "
-            f"{world} process{'es' * (world > 1)} on {device}; {', '.join(self.choices)}"
-        )
-
-    def _finish(self) -> dict[str, Any]:
-        """The test numbers, of the weights of the last step."""
-        done = self.settings.n_steps
-        with self.clock.on("validation"), self._averaged():
-            weights = self.weighting(done - 1, self.pixels)
-            found = {
-                split: validate(self.objective, images, weights, seed=self.seed)
-                for split, images in (("valid", self.splits.valid), ("test", self.splits.test))
-            }
-        units = {"mse": "per pixel"} | {name: str(term.unit) for name, term in self.objective.terms.items()}
-        metrics = {"step": done, "seed": self.seed} | {
-            split: {name: _plain(e, units.get(name, "nats per image")) for name, e in estimates.items()}
-            for split, estimates in found.items()
-        }
-        if self.accelerator.is_main_process:
-            text = json.dumps(metrics, indent=1) + "\n"
-            files.write_atomic(self.folder / "metrics.json", lambda path: path.write_text(text))
-        self.record.say(self._accounts())
-        self.accelerator.wait_for_everyone()
+    def _finish(self, begun: int) -> dict[str, Any]:
+        """The numbers of the last step and of the best."""
+        state = self.state
+        if self._why:
+            self.say(f"ended after step {state.step}: {self._why}")
+        found = {"last": (state.step, self._numbers())}
+        if state.best is not None and state.best.step != state.step:
+            with self._best_weights(state.best.step) as there:
+                if there:
+                    found["best"] = (state.best.step, self._numbers())
+        elif state.best is not None:
+            found["best"] = found["last"]
+        units = {"mse": "per pixel"} | {name: str(term.unit) for name, term in state.objective.terms.items()}
+        metrics = metrics_document(found, self.seed, units)
+        if self.runtime.is_main:
+            files.write_json(self.folder / "metrics.json", metrics)
+            files.write_text(self.folder / "metrics.txt", metrics_table(metrics) + "\n")
+        self.say(self._accounts(begun))
+        self.runtime.wait()
         return metrics
 
-    def _accounts(self) -> str:
+    def _numbers(self) -> dict[str, dict[str, Estimate]]:
+        return {"valid": self.validate(self.splits.valid), "test": self.validate(self.splits.test)}
+
+    @contextlib.contextmanager
+    def _best_weights(self, step: int) -> Any:
+        """Inside, the model has the weights of another checkpoint of this run, if it is whole."""
+        model, average = self.state.model, self.state.average
+        own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self.state.average = None  # what is in the checkpoint is the average
+        there = torch.zeros((), device=self.runtime.device)
+        try:
+            if self.runtime.is_main and (taken := checkpoint.whole(self.folder, step)) is not None:
+                checkpoint.load_weights(model, taken, f"checkpoint of step {step}")
+                there += 1
+            there = self.runtime.greatest(there)
+            self.runtime.copy_from_first(model.state_dict().values())
+            yield bool(there)
+        finally:
+            model.load_state_dict(own)
+            self.state.average = average
+
+    def _introduction(self) -> str:
+        s, device, world = self.settings, self.runtime.device, self.runtime.world
+        parameters = sum(p.numel() for p in self.state.model.parameters())
+        choices = [
+            s.optimizer,
+            self.runtime.precision,
+            f"images on {self.splits.train.device}",
+            *(["compiled"] if s.compile else []),
+            *([f"{torch.get_num_threads()} threads"] if device.type == "cpu" else []),
+            *(["freed memory kept"] if self._freed_memory_kept and device.type == "cpu" else []),
+            *(["training images mirrored at random (data.flip)"] if self._flip else []),
+        ]
+        return (
+            f"training{f' from step {self.state.step}' if self.state.step else ''} to step {s.n_steps}: "
+            f"{len(self.splits.train):,} images of {'x'.join(map(str, self.splits.train.shape))}, {parameters:,} "
+            f"parameters, {world} process{'es' * (world > 1)} on {device}; {', '.join(choices)}"
+        )
+
+    def _accounts(self, begun: int) -> str:
         training = self.clock.read("training")
-        images = (self.settings.n_steps - self.start) * self.settings.batch_size
+        images = (self.state.step - begun) * self.settings.batch_size
         rest = ", ".join(
             f"{name} {seconds:.1f} s" for name, seconds in self.clock.seconds.items() if name != "training"
         )
-        skipped = int(self.skips.counts[2]) if self.skips else 0
+        skipped = int(self.state.skips.counts[2]) if self.state.skips else 0
         return (
             f"{images:,} images in {training:.1f} s of training: {images / max(training, 1e-9):,.0f} images/s; {rest}"
             + f"; {skipped} steps whose loss or gradient was no number were skipped" * bool(skipped)
         )
-
-
-def _precision(settings: Settings) -> str:
-    """``fp32``, ``tf32`` or ``bf16``: what the settings say, or the launcher where they leave it to that.
-
-    Raises:
-        UserError: the launcher asks for another one.
-    """
-    if settings.precision != "auto":
-        return settings.precision
-    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked not in ("no", "bf16"):
-        raise UserError(f"train.precision: accelerate launch asks for {asked}; give it --mixed_precision no or bf16")
-    return asked.replace("no", "fp32")
-
-
-def _optimizer(objective: Objective, settings: Settings) -> torch.optim.Optimizer:
-    s, lr, parameters = settings, settings.lr_schedule(0), objective.parameters()
-    if s.optimizer == "muon":
-        return Muon(parameters, lr=lr, momentum=s.momentum, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay)
-    return torch.optim.AdamW(parameters, lr=lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay, fused=True)
 
 
 def _refuse_lone_images(objective: Objective, images: int) -> None:
@@ -432,12 +358,3 @@ def _refuse_lone_images(objective: Objective, images: int) -> None:
             "train.batch_size: batch norm and terms that compare images need 2 images or more per process and "
             "micro-batch; raise it or lower train.accumulate (or use model.network.norm none)"
         )
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _plain(estimate: Estimate, unit: str) -> Mapping[str, float | int | str | None]:
-    stderr = None if math.isnan(estimate.stderr) else estimate.stderr
-    return {"value": estimate.value, "stderr": stderr, "n": estimate.n, "unit": unit}

@@ -1,20 +1,31 @@
-"""What a training leaves behind for people: lines, scalars, pictures."""
+"""What a training leaves behind for people: numbers, pictures, and a table of the last ones."""
 
 import json
-import sys
+import logging
+import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from vaes import files
+from vaes.train.listeners import Listener
+from vaes.train.validate import Estimate
 
-__all__ = ["Clock", "Record", "Silent"]
+if TYPE_CHECKING:
+    from vaes.train.loop import Training
+
+__all__ = ["Clock", "Record", "metrics_document", "metrics_table", "read_lines"]
+
+logger = logging.getLogger(__name__)
+
+MAX_LINE = 1_000_000
+"""Bytes; a longer line of ``metrics.jsonl`` was not written by this program."""
 
 
 class Clock:
@@ -45,89 +56,115 @@ class Clock:
         self._activity, self._since = activity, now
 
 
-class Silent:
-    """The record of a process that is not the first: it leaves nothing behind."""
-
-    def advance(self, step: int) -> None:
-        """Nothing."""
-
-    def scalars(self, step: int, split: str, values: Mapping[str, float], speed: float | None = None) -> None:
-        """Nothing."""
-
-    def picture(self, step: int, image: Image.Image) -> None:
-        """Nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
-class Record:
-    """``metrics.jsonl``, ``tensorboard/``, ``samples/`` and the progress bar of the first process.
+class Record(Listener):
+    """``metrics.jsonl``, ``tensorboard/`` and ``samples/`` of the first process.
 
     ``metrics.jsonl`` holds nothing that depends on the clock, so that a resumed training leaves the same file as an
-    uninterrupted one; the speed goes to TensorBoard and the screen.
+    uninterrupted one; the speed goes to TensorBoard.
     """
 
-    def __init__(self, run: Path, start: int, total: int) -> None:
+    def __init__(self, run: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self._run, self._start = run, start
-        self._lines = run / "metrics.jsonl"
-        self._drop_lines_after(start)
+        self._run, self._lines = run, run / "metrics.jsonl"
+        if self._lines.exists():  # a killed training may have got further than its last checkpoint
+            kept = [json.dumps(line) for line in read_lines(self._lines) if line["step"] <= step]
+            files.write_text(self._lines, "".join(line + "\n" for line in kept))
         (run / "samples").mkdir(exist_ok=True)
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1 if start else None)
-        self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=total, initial=start, unit="step", dynamic_ncols=True, disable=not self._terminal, mininterval=0.5
-        )
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
 
-    def advance(self, step: int) -> None:
-        """Move the bar to a step."""
-        self._bar.update(step - self._bar.n)
-
-    def scalars(self, step: int, split: str, values: Mapping[str, float], speed: float | None = None) -> None:
-        """Write one line of numbers, all in nats per image but for coefficients and the learning rate."""
+    def metrics(self, training: "Training", step: int, split: str, values: Mapping[str, float]) -> None:
+        """Add a line of numbers, all in nats per image but for coefficients and the learning rate."""
         with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            file.write(json.dumps(files.finite({"step": step, "split": split, **values}), allow_nan=False) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        if speed is not None:
-            self._board.add_scalar("speed/images_per_second", speed, step)
-            text = f"{speed:,.0f} images/s  {text}"
-        if split == "train" and self._terminal:
-            self._bar.set_postfix_str(text, refresh=False)
-        else:
-            self.say(f"step {step}  {split}  {text}")
+        if training.speed is not None:
+            self._board.add_scalar("speed/images_per_second", training.speed, step)
 
-    def picture(self, step: int, image: Image.Image) -> None:
+    def picture(self, training: "Training", step: int, image: Image.Image) -> None:
         """Write the picture of a step."""
         files.write_atomic(self._run / "samples" / f"step{step:06d}.png", lambda path: image.save(path, format="PNG"))
         self._board.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
-    def say(self, text: str) -> None:
-        """A line on the screen, above the bar."""
-        tqdm.write(text, file=sys.stderr)
+    def sync(self) -> None:
+        """Bring the numbers to the disk: a checkpoint that is saved now comes after them."""
+        if self._lines.exists():
+            with self._lines.open("rb") as file:
+                os.fsync(file.fileno())
 
-    def close(self) -> None:
-        """Finish the bar and flush TensorBoard."""
-        self._bar.close()
+    def end(self, training: "Training") -> None:
+        """Flush TensorBoard."""
         self._board.close()
 
-    def _drop_lines_after(self, step: int) -> None:
-        # A killed training may have got further than its last checkpoint, and stopped in the middle of a line.
-        if not self._lines.exists():
-            return
-        kept = [line for line in self._lines.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        files.write_atomic(self._lines, lambda path: path.write_text("".join(line + "\n" for line in kept)))
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.jsonl``; one that cannot be read is left out, with a warning: it is only a log."""
+    found = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                if len(line) > MAX_LINE:
+                    raise ValueError("too long")
+                document = json.loads(line.decode("utf-8"))
+                if type(document["step"]) is not int or not isinstance(document["split"], str):
+                    raise ValueError("no step or split")
+                found.append(files.finite(document))
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                why = type(error).__name__ if not str(error) else str(error).splitlines()[0]
+                logger.warning("%s: line %d cannot be read (%s) and is left out", path, number, why)
+    return found
 
 
-def _step_of(line: str) -> float:
-    try:
-        document: Any = json.loads(line)
-        return int(document["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+def metrics_document(
+    found: Mapping[str, tuple[int, Mapping[str, Mapping[str, Estimate]]]], seed: int, units: Mapping[str, str]
+) -> dict[str, Any]:
+    """What ``metrics.json`` holds: the numbers of the ``last`` step at the top, those of the ``best`` below.
+
+    Numbers that are not finite are null, and ``not_finite`` names them.
+    """
+
+    def plain(numbers: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+        return {
+            split: {
+                name: {
+                    "value": e.value,
+                    "stderr": e.stderr,
+                    "n": e.n,
+                    "unit": units.get(name, "nats per image"),
+                }
+                for name, e in estimates.items()
+            }
+            for split, estimates in numbers.items()
+        }
+
+    step, last = found["last"]
+    document: dict[str, Any] = {"step": step, "seed": seed, **plain(last)}
+    document["best"] = {"step": found["best"][0], **plain(found["best"][1])} if "best" in found else None
+    bad = sorted({name for split in last.values() for name, e in split.items() if not math.isfinite(e.value)})
+    if bad:
+        document["not_finite"] = bad
+    cleaned: dict[str, Any] = files.finite(document)
+    return cleaned
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> str:
+    """The test numbers as people read them: of the last step, and of the best where that is another one."""
+    columns = [(f"step {metrics['step']:,}", metrics["test"])]
+    best = metrics["best"]
+    if best is not None and best["step"] != metrics["step"]:
+        columns = [(f"{columns[0][0]} (last)", metrics["test"]), (f"step {best['step']:,} (best valid)", best["test"])]
+    elif best is not None:
+        columns = [(f"{columns[0][0]} (last and best)", metrics["test"])]
+    lines = ["test numbers, mean over images ± standard error"]
+    lines.append(f"  {'':<12}" + "".join(f"{title:>24}" for title, _ in columns))
+    for name, found in metrics["test"].items():
+        cells = "".join(f"{_cell(test[name]):>24}" for _, test in columns if name in test)
+        lines.append(f"  {name:<12}{cells}  {found['unit']}".rstrip())
+    return "\n".join(lines)
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return "not finite"
+    return f"{found['value']:.5g}" + (f" ± {found['stderr']:.3g}" if found["stderr"] is not None else "")

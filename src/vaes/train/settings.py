@@ -34,7 +34,8 @@ class Settings:
             GPU may round to 10 bits.
         compile: run the step compiled, on a GPU as captured graphs; it takes a compiler and a minute at the start.
         print_freq: between two lines of metrics.
-        eval_freq: between two passes over the validation images.
+        eval_freq: between two passes over the validation images; null is a tenth of the training.
+        patience: how many validations in a row may bring no lower loss before the training ends; null for any number.
         sample_freq: between two pictures.
         save_freq: between two checkpoints; the last step is always saved.
         keep: how many of the newest checkpoints stay, beside the one with the best validation loss.
@@ -55,7 +56,8 @@ class Settings:
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     compile: bool = False
     print_freq: int = 100
-    eval_freq: int = 1000
+    eval_freq: int | None = None
+    patience: int | None = None
     sample_freq: int = 1000
     save_freq: int = 1000
     keep: int = 2
@@ -68,12 +70,16 @@ class Settings:
             ("keep", 1),
             ("print_freq", 0),
             ("eval_freq", 0),
+            ("patience", 1),
             ("sample_freq", 0),
             ("save_freq", 0),
             ("skip_non_finite", 0),
         ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.patience is not None and self.eval_every == 0:
+            raise ValueError("patience counts validations, and eval_freq 0 makes none; leave one of them out")
         for name in ("momentum", "ema"):
             decay = getattr(self, name)
             if decay is not None and not 0 <= decay < 1:
@@ -89,6 +95,11 @@ class Settings:
             raise ValueError(f"eps must be above 0, got {self.eps}")
         if self.weight_decay < 0 or (self.clip_grad is not None and not self.clip_grad > 0):
             raise ValueError("weight_decay must not be negative, and clip_grad must be above 0 or null")
+
+    @property
+    def eval_every(self) -> int:
+        """``eval_freq`` as a number."""
+        return max(1, self.n_steps // 10) if self.eval_freq is None else self.eval_freq
 
     @property
     def lr_schedule(self) -> Schedule:

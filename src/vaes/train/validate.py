@@ -1,6 +1,6 @@
 """A pass over held-out images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -9,8 +9,12 @@ from torch import Tensor
 from vaes.data import ImageSet, to_float
 from vaes.objectives import Objective
 from vaes.randomness import Use, normal
+from vaes.train.runtime import Runtime
 
 __all__ = ["Estimate", "validate"]
+
+BLOCK = 500
+"""Images whose noise is drawn together."""
 
 
 class Estimate(NamedTuple):
@@ -28,24 +32,28 @@ def validate(
     weights: Mapping[str, float],
     *,
     seed: int,
-    batch_size: int = 500,
+    batch_size: int = BLOCK,
+    runtime: Runtime | None = None,
 ) -> dict[str, Estimate]:
     """``elbo``, ``distortion``, ``rate`` and ``mse`` over all images, in evaluation mode, and the ``loss`` and terms
     that training reports.
 
     Nats per image, but for ``mse``, which is per pixel on the model's value range and taken at the central code. As
     many samples of q(z|x) per image as the bound takes, seeded; the standard error is over images. ``loss`` and terms
-    are means over batches, and have none; terms, and with them the loss, are left out where there is one image in all.
+    are means over parts of about ``batch_size`` images, and have none; terms, and with them the loss, are left out
+    where there is one image in all. The processes of ``runtime`` divide the parts; each gets all the numbers.
     """
     model, training = objective.model, objective.training
     device = next(model.parameters()).device
+    rank, world = (0, 1) if runtime is None else (runtime.rank, runtime.world)
     objective.eval()
-    columns: dict[str, list[Tensor]] = {}
-    # Batches of nearly one size, so that none is left with a single image: terms compare images.
-    for batch, index in enumerate(torch.arange(len(images)).tensor_split(-(-len(images) // batch_size))):
+    samples, mine = objective.bound.samples, []
+    for number, (block, index, within) in enumerate(_parts(len(images), batch_size)):
+        if number % world != rank:
+            continue
         x = to_float(images.read(index), model.value_range).to(device)
-        samples = objective.bound.samples
-        noise = normal((samples + 1, len(index), model.z_dim), seed, Use.VALIDATION, batch).to(device)
+        # Noise belongs to an image, whatever the parts: it is drawn for the block that the image lies in.
+        noise = normal((samples + 1, block.size, model.z_dim), seed, Use.VALIDATION, block.number)[:, within].to(device)
         trace = model(x, noise[:samples])
         centre = model.reconstruct(x) if trace.mean is None else model.decode(trace.mean)
         found = {"distortion": -trace.log_px.mean(0), "mse": (centre - x).square().flatten(1).mean(1)}
@@ -54,10 +62,29 @@ def validate(
         if len(index) > 1 or not objective.terms:
             out = objective.score(trace, noise[samples], weights)
             found |= {name: value.expand(len(x)) for name, value in out.items() if name not in found}
-        for name, value in found.items():
-            columns.setdefault(name, []).append(value.cpu().double())
+        mine.append((number, {name: value.cpu().double() for name, value in found.items()}))
     objective.train(training)
+    parts = mine if runtime is None else [part for each in runtime.collected(mine) for part in each]
+    columns: dict[str, list[Tensor]] = {}
+    for _, found in sorted(parts, key=lambda part: part[0]):
+        for name, value in found.items():
+            columns.setdefault(name, []).append(value)
     return {name: _estimate(torch.cat(parts), per_image=name in _PER_IMAGE) for name, parts in columns.items()}
+
+
+class _Block(NamedTuple):
+    number: int
+    size: int
+
+
+def _parts(n: int, batch_size: int) -> Iterator[tuple[_Block, Tensor, slice]]:
+    """The images 0 .. n - 1 in parts of ``batch_size`` to twice that: so that none is left with a single image, because
+    terms compare images. With each part its block, and where in it the part lies."""
+    for number, block in enumerate(torch.arange(n).tensor_split(-(-n // BLOCK))):
+        begin = 0
+        for index in block.tensor_split(max(1, len(block) // batch_size)):
+            yield _Block(number, len(block)), index, slice(begin, begin + len(index))
+            begin += len(index)
 
 
 _PER_IMAGE = frozenset({"elbo", "distortion", "rate", "mse"})

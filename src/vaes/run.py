@@ -1,0 +1,376 @@
+"""What was trained: a model, where it came from, and what can be done with it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaes import __version__
+from vaes import config as configuration
+from vaes import files
+from vaes.config import DATA_OF_PYTHON
+from vaes.data import ImageSet, Splits, pictures, to_uint8
+from vaes.encoding import Codes, encode
+from vaes.errors import UserError
+from vaes.experiment import Experiment, refuse_difference
+from vaes.model import VAE
+from vaes.start import data_notes
+from vaes.data.identity import identify
+from vaes.train import checkpoint
+from vaes.train.folder import history
+from vaes.train.record import read_lines
+from vaes.train.runtime import choose_device
+from vaes.view.passes import evaluation
+
+if TYPE_CHECKING:
+    from vaes.evaluate.report import Evaluation
+
+__all__ = ["History", "Run", "find_weights", "load", "load_weights"]
+
+Images = "str | ImageSet | Tensor | np.ndarray | Sequence[str | Path]"
+
+
+class History(NamedTuple):
+    """How a run came to be."""
+
+    segments: list[dict[str, Any]]
+    """One for each time it was begun or gone on with: step, settings, data, versions, machine, notes."""
+    train: list[dict[str, Any]]
+    """The lines of means since the line before: step, terms in nats per image, coefficients, learning rate."""
+    valid: list[dict[str, Any]]
+    """The lines of passes over the validation images."""
+
+
+class Run:
+    """A trained model and where it came from; made by :func:`load` and :meth:`vaes.Experiment.fit`.
+
+    Images that it gives are floats in ``model.value_range``, (N, C, H, W), on the CPU; codes are (N, D).
+
+    Attributes:
+        experiment: what was trained.
+        model: in evaluation mode, with the weights that its numbers belong to: the average where there is one.
+        step: optimiser steps of these weights.
+        which: which checkpoint they are, in words.
+        weights: their file, which may be gone since.
+        sha256: the checksum of that file when it was read.
+        folder: the run folder, or the folder that the weights file lies in.
+        image_shape: (C, H, W).
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model: VAE,
+        *,
+        step: int,
+        which: str,
+        weights: Path,
+        sha256: str,
+        image_shape: tuple[int, int, int],
+    ) -> None:
+        self.experiment, self.model, self.step, self.which = experiment, model, step, which
+        self.weights, self.sha256, self.image_shape = weights, sha256, image_shape
+        in_run = weights.parent.parent.name == "ckpt"
+        self.folder = weights.parent.parent.parent if in_run else weights.parent
+        self.notes: list[str] = []
+        """What was found to have changed in the data, once they are read."""
+        self._splits: Splits | None = None
+
+    def __repr__(self) -> str:
+        e = self.experiment
+        return f"Run({str(self.folder)!r}: {e.method} on {e.data['kind']}, {self.which})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def history(self) -> History:
+        """What the run folder tells of its training; empty for a weights file alone."""
+        lines = read_lines(path) if (path := self.folder / "metrics.jsonl").is_file() else []
+        return History(history(self.folder), *([x for x in lines if x["split"] == s] for s in ("train", "valid")))
+
+    @property
+    def data(self) -> Splits:
+        """The images that it was trained, validated and tested on, read when they are first asked for.
+
+        Raises:
+            UserError: they are gone, or others than those that it was trained on.
+        """
+        if self._splits is None:
+            if self.experiment.data["kind"] == DATA_OF_PYTHON and self.experiment.data["root"] is None:
+                raise UserError(
+                    f"{self.folder}: its images were given in Python, and are not in the run; give them: "
+                    "run.with_data(images), or --data.root FILE.npz"
+                )
+            self.with_data(self.experiment.build_data())
+        assert self._splits is not None
+        return self._splits
+
+    def with_data(self, splits: Splits) -> "Run":
+        """Take these images for those that it was trained on; returns the run.
+
+        Raises:
+            UserError: they are others, and ``data.changed`` does not say ``accept``.
+        """
+        accept = self.experiment.data["changed"] == "accept"
+        self.notes = data_notes(self.folder, identify(splits), accept=accept)
+        self._splits = splits
+        return self
+
+    def elsewhere(self, changes: Sequence[str] | Mapping[str, Any]) -> "Run":
+        """The run with other keys of ``data``, as ``--data.root NEW`` arguments or ``{"data.root": "NEW"}``.
+
+        Raises:
+            UserError: a key of another section.
+        """
+        e = self.experiment
+        changed = e.replace(changes) if isinstance(changes, Mapping) else Experiment.of(e.to_dict(), changes)
+        sections = ("seed", "method", "model", "objective", "train")
+        refuse_difference(changed, e, sections, "only keys of data can be given")
+        self.experiment, self._splits = changed, None
+        return self
+
+    def sample(self, n: int = 64, *, seed: int = 0) -> Tensor:
+        """Mean images of n codes from the prior."""
+        noise = torch.randn(n, self.model.z_dim, generator=torch.Generator().manual_seed(seed))
+        return self._batched(self.model.sample, noise)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Mean images of codes (N, D)."""
+        return self._batched(self.model.decode, z)
+
+    def reconstruct(self, images: Any = "test", *, n: int = 64) -> tuple[Tensor, Tensor]:
+        """The first n images, and the mean images of their central codes. See :meth:`encode` for ``images``."""
+        found = self.images(images)
+        x = self._floats(found, torch.arange(min(n, len(found))))
+        return x, self._batched(self.model.reconstruct, x)
+
+    def traverse(self, dim: int, *, n: int = 9, reach: float = 3.0, start: Tensor | None = None) -> Tensor:
+        """Mean images along one dimension from -reach to reach, the others as in ``start`` (D,), by default 0."""
+        if not 0 <= dim < self.model.z_dim:
+            raise UserError(f"dim: {dim} of {self.model.z_dim} latent dimensions; they are counted from 0")
+        z = (torch.zeros(self.model.z_dim) if start is None else start.cpu()).repeat(n, 1)
+        z[:, dim] = torch.linspace(-reach, reach, n)
+        return self.decode(z)
+
+    def encode(self, images: Any = "test", *, seed: int = 0, batch_size: int = 256, progress: bool = False) -> Codes:
+        """Codes and numbers of images, a row each.
+
+        Args:
+            images: ``train``, ``valid`` or ``test``; paths of image files, folders and archives; an
+                :class:`vaes.data.ImageSet`; uint8 images (N, C, H, W), (N, H, W, C) or (N, H, W); or floats (N, C, H,
+                W) in the model's value range.
+            seed: of the draws that ELBO and distortion are means over.
+            batch_size: images at a time.
+            progress: show a bar on a terminal.
+        """
+        return encode(self.model, self.images(images), seed=seed, batch_size=batch_size, progress=progress)
+
+    def images(self, source: Any, *, skip_bad: bool = False) -> ImageSet:
+        """A set of what :meth:`encode` takes.
+
+        Raises:
+            UserError: of another shape than the model's, or nothing that is known.
+        """
+        if isinstance(source, str) and source in ("train", "valid", "test"):
+            found: ImageSet = getattr(self.data, source)
+        elif isinstance(source, ImageSet):
+            found = source
+        elif isinstance(source, Tensor | np.ndarray):
+            x = torch.as_tensor(source)
+            if x.is_floating_point():
+                x = to_uint8(x, self.model.value_range)
+            from vaes.data import image_array
+
+            found = image_array(x)
+        else:
+            paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
+            found, _ = pictures(paths, self.image_shape, **self.reading(), skip_bad=skip_bad)
+        if found.shape != self.image_shape:
+            raise UserError(f"images of {found.shape} where the model takes {self.image_shape} (channels, height, width)")
+        return found
+
+    def reading(self) -> dict[str, Any]:
+        """How image files are read for this model: the options of its own data that say so."""
+        return {key: value for key in ("fit", "white") if (value := self.experiment.data.get(key)) is not None}
+
+    def evaluate(
+        self,
+        only: Sequence[str] | None = None,
+        *,
+        split: Literal["train", "valid", "test"] = "test",
+        seed: int = 0,
+        features: str = "classifier",
+        outliers: ImageSet | None = None,
+        output: Path | None = None,
+        write: bool = True,
+        progress: bool = False,
+        **budget: int,
+    ) -> "Evaluation":
+        """Every metric of the groups named, or the reason why it has no meaning here.
+
+        Args:
+            only: groups, see :func:`vaes.evaluate.evaluate`.
+            split: which images.
+            seed: of every choice and draw.
+            features: for sample quality.
+            outliers: images of another source.
+            output: the folder of ``evaluation.json``, by default the run folder.
+            write: add them to it.
+            progress: show bars on a terminal.
+            budget: see :class:`vaes.evaluate.Budget`.
+        """
+        from vaes.evaluate import report, runner
+        from vaes.evaluate.passes import fingerprint
+
+        options = runner.Budget(**budget)
+        groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
+        runner.check(groups, split, options, seed)
+        home = self.folder if output is None else output
+        if write:
+            files.refuse_unwritable(home)
+        splits = self.data
+        found = runner.evaluate_groups(
+            self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,
+            cache=home / "classifier.safetensors" if write else None, outliers=outliers, progress=progress,
+        )  # fmt: skip
+        images = fingerprint(getattr(splits, split))
+        evaluation = report.Evaluation(
+            self.step,
+            self.sha256,
+            __version__,
+            {name: report.group(metrics, split, images, options._asdict()) for name, metrics in found.items()},
+        )
+        if write:
+            report.add(home, evaluation)
+        return evaluation
+
+    def resume(self, changes: Mapping[str, Any] | None = None, **options: Any) -> "Run":
+        """Go on training in the run folder, from its last checkpoint: ``run.resume({"train.n_steps": 4000})``.
+
+        ``options`` are those of :meth:`vaes.Experiment.fit`. Returns the run as it is then.
+        """
+        last = load(self.folder, checkpoint="last").experiment
+        given = self._splits if last.data["kind"] == DATA_OF_PYTHON and last.data["root"] is None else None
+        return last.replace(changes or {}).fit(self.folder, **{"data": given, "resume": "latest", **options})
+
+    def _floats(self, images: ImageSet, index: Tensor) -> Tensor:
+        from vaes.data import to_float
+
+        return to_float(images.read(index.to(images.index_device)), self.model.value_range).cpu()
+
+    @torch.inference_mode()
+    def _batched(self, part: Any, x: Tensor, size: int = 256) -> Tensor:
+        like = next(self.model.parameters())
+        with evaluation(self.model):
+            return torch.cat([part(chunk.to(like)).cpu() for chunk in x.split(size)])
+
+
+def load(
+    path: str | Path,
+    *,
+    checkpoint: str | int | None = None,
+    device: str = "cpu",
+    expected: Experiment | None = None,
+) -> Run:
+    """Load a run from its folder, a checkpoint folder or a weights file. Nothing in it is executed.
+
+    Args:
+        path: any of the three.
+        checkpoint: of a run folder: ``best`` by validation loss, ``last``, or a step; by default the best where there
+            was a validation.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        expected: the experiment that the weights are thought to belong to; its data section then takes the place of
+            theirs.
+
+    Raises:
+        UserError: nothing is there, it is damaged, it carries no configuration, or another one than expected.
+    """
+    target = choose_device(device)
+    weights, which, (tensors, metadata, sha256) = _open(Path(path), None if checkpoint is None else str(checkpoint))
+    experiment, shape, step = _experiment(weights, metadata)
+    if expected is not None:
+        refuse_difference(
+            expected, experiment, ("method", "model"), f"{weights}: these weights belong to another configuration"
+        )
+        experiment = experiment.replace({"data": expected.to_dict()["data"]})
+    with torch.device("meta"):  # nothing is allocated before the weights are known to fit, whatever the metadata say
+        _refuse_misfit(experiment.build_model(shape), tensors, str(weights))
+    model = experiment.build_model(shape)
+    model.load_state_dict(tensors)
+    return Run(
+        experiment,
+        model.to(target).eval(),
+        step=step,
+        which=which or f"step {step:,}",
+        weights=weights,
+        sha256=sha256,
+        image_shape=shape,
+    )
+
+
+def find_weights(path: Path, checkpoint_name: str | None = None) -> tuple[Path, str]:
+    """The weights file that a path stands for: itself, the one in a checkpoint folder, or one of a run folder's; and
+    which that is, in words.
+
+    Raises:
+        UserError: there is none.
+    """
+    home = path.resolve() if path.exists() else path
+    if home.is_file() or (home / checkpoint.MODEL).is_file():
+        if checkpoint_name is not None:
+            raise UserError(f"--checkpoint {checkpoint_name}: {path} is one checkpoint; give its run folder to choose")
+        return (home if home.is_file() else home / checkpoint.MODEL), ""
+    if (home / "ckpt").is_dir():
+        folder, which = checkpoint.named_folder(home, checkpoint_name)
+        return folder / checkpoint.MODEL, which
+    what = "holds neither model.safetensors nor ckpt/" if home.is_dir() else "does not exist"
+    raise UserError(f"{path}: {what}; give a weights file, a checkpoint folder or a run folder")
+
+
+def _open(path: Path, name: str | None) -> tuple[Path, str, tuple[dict[str, Tensor], dict[str, Any], str]]:
+    """Weights, held: a training that goes on beside may delete their file at any moment."""
+    for _ in range(20):
+        weights, which = find_weights(path, name)
+        try:
+            return weights, which, files.hold_tensors(weights)
+        except UserError:
+            if weights.exists():
+                raise
+    raise UserError(f"{path}: its checkpoints are replaced faster than they can be read; give one by --checkpoint STEP")
+
+
+def _experiment(weights: Path, metadata: Mapping[str, Any]) -> tuple[Experiment, tuple[int, int, int], int]:
+    text = metadata.get("config")
+    if not text or not isinstance(text, str):
+        raise UserError(
+            f"{weights}: carries no configuration; build its model in Python and use vaes.load_weights(model, path)"
+        )
+    experiment = Experiment.of(configuration.of_weights(metadata, str(weights)))
+    try:
+        channels, height, width = (int(size) for size in metadata["image_shape"])
+        step = int(metadata["step"])
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise UserError(f"{weights}: its metadata name no image shape or step; not weights that vaes wrote") from None
+    if not all(1 <= size <= 65536 for size in (channels, height, width)):
+        raise UserError(f"{weights}: its image shape {(channels, height, width)} is absurd")
+    return experiment, (channels, height, width), step
+
+
+_refuse_misfit = checkpoint.refuse_misfit
+
+
+def load_weights(model: VAE, path: str | Path) -> VAE:
+    """Put the weights at a path (a file, a checkpoint folder or a run folder) into a model of one's own; returns it.
+
+    Raises:
+        UserError: nothing is there, or it does not fit the model.
+    """
+    weights, _, (tensors, _, _) = _open(Path(path), None)
+    checkpoint.load_weights(model, tensors, str(weights))
+    return model

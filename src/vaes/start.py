@@ -1,0 +1,175 @@
+"""What a training begins with, and what it writes down of itself: the run it goes on in, its data, versions, machine."""
+
+import contextlib
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from vaes import __version__
+from vaes import config as configuration
+from vaes.data import Splits
+from vaes.data.identity import FILE, Identity, identify
+from vaes.errors import UserError
+from vaes.train import checkpoint
+from vaes.train.folder import add_segment, history, locked, refuse_existing
+from vaes.train.listeners import Listener
+from vaes.train.runtime import Runtime
+
+if TYPE_CHECKING:
+    from vaes.experiment import Experiment
+    from vaes.train.loop import Training
+
+__all__ = ["Provenance", "Start", "data_notes", "reserved", "starting_point", "stored"]
+
+
+class Start(NamedTuple):
+    """What a training begins with."""
+
+    folder: Path | None = None
+    saved: checkpoint.Checkpoint | None = None
+    raw: dict[str, Any] | None = None
+    """The configuration that it goes on with."""
+    within: bool = False
+    """It goes on in the run folder, which is there already."""
+
+
+@contextlib.contextmanager
+def starting_point(resume: str | Path | None, folder: Path | None, runtime: Runtime) -> Iterator[Start]:
+    """What ``resume`` stands for; a run that is gone on in is kept from others inside.
+
+    Raises:
+        UserError: there is nothing to go on from, or the run folder is taken.
+    """
+    if resume is None:
+        if folder is not None:
+            refuse_existing(folder)
+        yield Start(folder)
+        return
+    source: Path | None = None
+    if str(resume) == "latest":
+        if folder is None:
+            raise UserError("--resume latest: say which run with -e RUN")
+        if not (folder / "config.yaml").is_file():
+            raise UserError(f"--resume latest: {folder} is no run folder; without --resume a new one is made")
+        home = folder
+    else:
+        source = Path(resume)
+        source = source.parent if source.is_file() else source
+        if checkpoint.checkpoints(source):
+            source = checkpoint.newest_folder(source)
+        home = source.resolve().parent.parent
+        if folder is None and source.resolve().parent.name != "ckpt":
+            raise UserError(f"--resume {resume}: give -e too, the run folder to go on in")
+        if folder is not None and folder.resolve() != home:
+            refuse_existing(folder)
+            found = checkpoint.read(source)
+            yield Start(folder, found, _raw(found, str(resume)))
+            return
+    with locked(home) if runtime.is_main else contextlib.nullcontext():
+        runtime.wait()  # the first holds the run before the others look
+        if source is None and not checkpoint.checkpoints(home):  # stopped before its first checkpoint
+            yield Start(home, None, stored(home), True)
+            return
+        found = checkpoint.read(checkpoint.newest_folder(home) if source is None else source)
+        yield Start(home, found, _raw(found, str(resume)), True)
+
+
+def stored(run: Path) -> dict[str, Any]:
+    """The configuration that a run folder was last trained with."""
+    segments = history(run)
+    if segments and isinstance(segments[-1].get("config"), dict):
+        return dict(segments[-1]["config"])
+    return configuration.read_file(run / "config.yaml")
+
+
+def _raw(found: checkpoint.Checkpoint, where: str) -> dict[str, Any]:
+    return configuration.of_weights(found.metadata, where)
+
+
+class Provenance(Listener):
+    """Says how the data were read, refuses others than those that the run was trained on, and writes down what the
+    run, from this step on, is."""
+
+    def __init__(self, experiment: "Experiment", splits: Splits, start: Start, *, accept: bool) -> None:
+        self._experiment, self._report = experiment, splits.report
+        self._identity, self._notes = identify(splits), []
+        if start.within and start.folder is not None:
+            self._notes = data_notes(start.folder, self._identity, accept=accept)
+
+    def start(self, training: "Training") -> None:
+        """Before the first step."""
+        for line in (self._report.sentence, *(f"warning: {text}" for text in self._report.warnings), *self._notes):
+            training.say(line)
+        if not training.runtime.is_main:
+            return
+        segment = {
+            "step": training.state.step,
+            "config": self._experiment.to_dict(),
+            "data": self._identity.fingerprints,
+            "notes": self._notes,
+            "versions": _versions(),
+            "machine": {
+                "system": platform.platform(),
+                "device": str(training.runtime.device),
+                "processes": training.runtime.world,
+                "threads": torch.get_num_threads(),
+                "precision": training.runtime.precision,
+            },
+            "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        self._identity.write(training.folder / FILE)
+        add_segment(training.folder, segment)
+
+
+def data_notes(run: Path, identity: Identity, *, accept: bool) -> list[str]:
+    """What has changed in the data since a run was trained on them, for its history.
+
+    Raises:
+        UserError: something has, and ``accept`` does not say that it may.
+    """
+    if not (run / FILE).exists():
+        return []
+    difference = identity.difference(Identity.read(run / FILE))
+    if difference is None:
+        return []
+    if not accept:
+        raise UserError(
+            f"data: not the images that {run} was trained on: {difference}; --data.changed accept goes on all the same "
+            "and writes that into the run's history"
+        )
+    return [f"data changed: {difference}"]
+
+
+def _versions() -> dict[str, str]:
+    named = {name: version(name) for name in ("torch", "numpy", "pillow", "accelerate", "safetensors")}
+    return {"vaes": __version__, "python": sys.version.split()[0], **named}
+
+
+@contextlib.contextmanager
+def reserved(experiment: "Experiment", folder: Path | None, runtime: Runtime) -> Iterator[Path]:
+    """The run folder, or one below ``runs`` whose name no other command takes, however many start at this moment."""
+    if folder is not None:
+        yield folder
+        return
+    stem = f"{experiment.method}-{experiment.data['kind']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    made: Path | None = None
+    for name in (stem, *(f"{stem}-{i}" for i in range(2, 1000))) if runtime.is_main else ():
+        with contextlib.suppress(FileExistsError):
+            made = Path("runs") / name
+            made.mkdir(parents=True)
+            break
+    folder = runtime.collected(made)[0]
+    assert folder is not None
+    try:
+        yield folder
+    except BaseException:
+        if made is not None:
+            with contextlib.suppress(OSError):
+                made.rmdir()  # if nothing is in it
+        raise
