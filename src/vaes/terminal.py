@@ -148,7 +148,7 @@ class _Stream:
         """What is still in the buffer, and all that comes, goes nowhere: Python's own flush at the end cannot fail."""
         with contextlib.suppress(OSError, ValueError, AttributeError):
             null = os.open(os.devnull, os.O_WRONLY)
-            pass  # type: ignore[union-attr]
+            os.dup2(null, self._stream.fileno())  # type: ignore[union-attr]
             os.close(null)
 
 
