@@ -39,7 +39,7 @@ def shell(command: str, code: str, cwd: Path, **env: str) -> subprocess.Complete
     return subprocess.run(
         ["bash", "-c", whole],
         cwd=cwd,
-        env={**os.environ, **env},
+        env=os.environ | {"PYTHONUNBUFFERED": ""} | env,
         capture_output=True,
         text=True,
         errors="replace",
