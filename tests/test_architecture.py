@@ -7,7 +7,7 @@ import pytest
 
 # A layer may import the layers before it, and itself.
 LAYERS = [
-    {"errors", "functional", "memory", "schedules"},
+    {"errors", "functional", "memory", "schedules", "terminal"},
     {"randomness"},
     {"files", "nn", "data"},
     {"posteriors", "priors", "likelihoods"},

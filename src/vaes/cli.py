@@ -1,18 +1,20 @@
 """The command line, one function per command. Nothing heavy is imported before it is known what is wanted."""
 
 import argparse
+import errno
 import os
 import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from vaes import __version__
+from vaes import __version__, terminal
 from vaes.errors import Stopped, UserError
 from vaes.memory import keep_freed_memory
 
@@ -59,6 +61,9 @@ class _Parser(argparse.ArgumentParser):
         found, rest = super().parse_known_args(plain, namespace)
         return found, rest + dotted
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        terminal.say(message.rstrip("\n"))  # argparse's own drops it without a word where it cannot be written
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
 
@@ -83,27 +88,64 @@ def guarded(command: Callable[[], None]) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     keep_freed_memory()
     threading.excepthook = _say_of_thread
+    with terminal.outputs():
+        return _status(command)
+
+
+def _status(command: Callable[[], None]) -> int:
     prefix = ""
     try:
         prefix = f"[process {_rank()}] " if _rank() else ""
         with _unwinding():
             command()
+            sys.stdout.flush()
     except UserError as error:
-        print(f"{prefix}error: {error}", file=sys.stderr)
+        terminal.note(f"{prefix}error: {terminal.line(error)}")
         return 2
     except Stopped as stopped:
-        print(f"{prefix}{stopped}", file=sys.stderr)
+        terminal.note(f"{prefix}{terminal.line(stopped)}")
         return stopped.status
+    except terminal.ReaderGone:
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print(f"{prefix}stopped at once; a checkpoint that was saved before is whole", file=sys.stderr)
-        return 130
+        terminal.note(f"{prefix}stopped")
+        return 128 + signal.SIGINT
+    except MemoryError as error:
+        terminal.note(f"{prefix}error: not enough memory ({terminal.line(error)}); a smaller batch_size takes less")
+        return 2
     except OSError as error:  # a full disk, a folder that cannot be written
         if error.strerror is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"{prefix}error: {where}{error.strerror}", file=sys.stderr)
+        terminal.note(f"{prefix}error: {terminal.line(_sentence(error))}")
         return 2
     return 0
+
+
+ADVICE = {
+    errno.ENOSPC: "make room on that disk, then try again; a training goes on with --resume latest",
+    errno.EDQUOT: "make room in your quota, then try again; a training goes on with --resume latest",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose a file system that takes larger ones",
+    errno.EACCES: "choose another place, or ask for the right to use this one",
+    errno.EROFS: "choose another place",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "check the path",
+    errno.EISDIR: "a file is wanted here",
+    errno.ENOTDIR: "a folder is wanted here",
+}
+
+
+def _sentence(error: OSError) -> str:
+    """What, where, what to do; an error of writing carries no path, and then what was done stands in its place."""
+    if error.filename is not None:
+        where = str(error.filename)
+    else:
+        doing = [
+            frame.name for frame in traceback.extract_tb(error.__traceback__) if "vaes" in Path(frame.filename).parts
+        ]
+        where = f"while at {doing[-1].strip('_')}" if doing else "somewhere"
+    advice = ADVICE.get(error.errno or 0)
+    return f"{where}: {error.strerror}{f'; {advice}' if advice else ''}"
 
 
 @contextmanager
@@ -136,7 +178,7 @@ def _rank() -> int:
 def _say_of_thread(args: threading.ExceptHookArgs) -> None:
     """A disk that fails under a library's thread (TensorBoard's writer) is a line, as it is under ours."""
     if isinstance(args.exc_value, OSError):
-        print(f"warning: {args.exc_value}", file=sys.stderr)
+        terminal.note(f"warning: {terminal.line(args.exc_value)}")
     else:
         threading.__excepthook__(args)
 
@@ -161,7 +203,10 @@ def train(arguments: Sequence[str], *, prog: str = "vaes train", methods: tuple[
 
     from vaes.commands import run_train  # torch starts here
 
-    run_train(parsed.config, parsed.exp_dir, parsed.resume, rest, methods)
+    try:
+        run_train(parsed.config, parsed.exp_dir, parsed.resume, rest, methods)
+    except KeyboardInterrupt:
+        raise Stopped("stopped at once; a checkpoint that was saved before is whole", 128 + signal.SIGINT) from None
 
 
 def sample(arguments: Sequence[str], *, prog: str = "vaes sample") -> None:
@@ -198,7 +243,7 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample") -> None:
 
     for name, modes in READ_BY.items():  # the origin's commands give some of them to every mode: no reason to stop
         if parsed.mode not in modes and getattr(parsed, name) != parser.get_default(name):
-            print(f"warning: --{name} is for --mode {' or '.join(modes)}; {parsed.mode} ignores it", file=sys.stderr)
+            terminal.note(f"warning: --{name} is for --mode {' or '.join(modes)}; {parsed.mode} ignores it")
 
     from vaes.commands import run_sample  # torch starts here
 
