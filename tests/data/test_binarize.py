@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vaes.data import Batches, BinarySet, ImageSet, MemmapSet, Splits, TensorSet, binarize
-from vaes.data.binarize import coin, splitmix64
+from vaes.data.binary import coin, splitmix64
 from vaes.data.images import Annotations
 from vaes.errors import UserError
 from vaes.randomness import Use

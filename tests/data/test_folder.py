@@ -266,7 +266,7 @@ def test_encrypted_and_oversized_members(tmp_path: Path, monkeypatch: pytest.Mon
     root.write_bytes(content)
     with pytest.raises(UserError, match=r"0\.png: cannot be decoded .*encrypted"):
         folder(root=str(root))
-    monkeypatch.setattr("vaes.data.files.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("vaes.data.picture_files.MAX_FILE_BYTES", 10)
     with pytest.raises(UserError, match="more than 10"):
         folder(root=write_zip(tmp_path / "y.zip", {f"{i}.png": picture(i) for i in range(4)}))
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vaes.data import mnist
-from vaes.data.mnist import FILES
+from vaes.data.mnist_files import FILES
 from vaes.errors import UserError
 
 from .test_idx import idx

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vaes.data.sprites import FACTOR_SIZES, SpriteSet, draw, factors_of, sprites
+from vaes.data.sprite_grid import FACTOR_SIZES, SpriteSet, draw, factors_of, sprites
 from vaes.errors import UserError
 
 N = math.prod(FACTOR_SIZES)

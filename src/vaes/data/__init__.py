@@ -1,10 +1,10 @@
 """Data: sources give sets of uint8 images, `Batches` gives the order of training."""
 
 from vaes.data.batches import Batches, flip, to_float, to_uint8
-from vaes.data.binarize import BinarySet, Protocol, binarize
+from vaes.data.binary import BinarySet, Protocol, binarize
 from vaes.data.images import Annotations, ImageSet, MemmapSet, Splits, TensorSet
 from vaes.data.sources import arrays, celeba, digits, folder, mnist, sprites
-from vaes.data.sprites import SpriteSet
+from vaes.data.sprite_grid import SpriteSet
 
 __all__ = [
     "Annotations",

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from vaes.data.binarize import coin
+from vaes.data.binary import coin
 from vaes.data.images import ImageSet
 from vaes.errors import UserError
 from vaes.randomness import Use, generator, permutation

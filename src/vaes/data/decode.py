@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from vaes.data.cache import RowWriter
-from vaes.data.files import Files
+from vaes.data.picture_files import Files
 from vaes.data.resize import Box, crop_box
 from vaes.errors import UserError
 

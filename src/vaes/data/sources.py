@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaes.data.celeba import celeba
-from vaes.data.folder import folder
+from vaes.data.celeba_files import celeba
 from vaes.data.images import Annotations, Splits, TensorSet
-from vaes.data.mnist import mnist
+from vaes.data.mnist_files import mnist
+from vaes.data.picture_folder import folder
 from vaes.data.resize import resize
 from vaes.data.splits import divide, hold_out
-from vaes.data.sprites import sprites
+from vaes.data.sprite_grid import sprites
 from vaes.errors import UserError
 from vaes.randomness import Use
 

@@ -9,8 +9,8 @@ import torch
 
 from vaes.data.cache import RowWriter, cached
 from vaes.data.decode import Recipe, decode_all
-from vaes.data.files import open_files
 from vaes.data.images import Annotations, Splits, image_set
+from vaes.data.picture_files import open_files
 from vaes.data.resize import height_width
 from vaes.data.splits import divide
 from vaes.errors import UserError

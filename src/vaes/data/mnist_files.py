@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from vaes.data.cache import RowWriter, cached
-from vaes.data.files import stamp
 from vaes.data.idx import read_idx, unpack
 from vaes.data.images import Annotations, ImageSet, Splits, image_set
+from vaes.data.picture_files import stamp
 from vaes.data.resize import Size, height_width, resize
 from vaes.data.splits import hold_out
 from vaes.errors import UserError
