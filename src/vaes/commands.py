@@ -104,34 +104,26 @@ def run_evaluate(
 ) -> None:
     """Compute the metrics of a trained model."""
     from vaes.evaluate import report, runner
-    from vaes.evaluate.passes import fingerprint
 
     options = runner.Budget(**budget)
     groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
     runner.check(groups, split, options, seed)
     run = load(where)
+    weights = files.checksum(run.weights)
     own, of_outliers = _outlier_keys(arguments)
     splits = configuration.build_data(_elsewhere(run.config, own))
     other = _outliers(run.config, of_outliers) if of_outliers else None
     folder = _run_folder(run.weights)
-    path = folder / report.FILE
-    old = report.read(path) if path.is_file() else None
+    if (folder / report.FILE).is_file():
+        report.read(folder)  # what is damaged is told before the work
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = runner.evaluate_groups(
         run.model.to(device), splits, only=groups, split=split, budget=options, seed=seed, features=features,
         cache=folder / "classifier.safetensors", outliers=other, progress=True,
     )  # fmt: skip
-    images = fingerprint(getattr(splits, split))
-    new = report.Evaluation(
-        run.step,
-        files.checksum(run.weights),
-        __version__,
-        {name: report.group(metrics, split, images, budget) for name, metrics in found.items()},
-    )
-    if old is not None and old.weights != new.weights:
-        print(f"{path} held other weights, of step {old.step:,}; it is replaced", file=sys.stderr)
-    report.write(path, report.merge(old, new))
-    print(f"{report.table(new.groups)}\ndefinitions, seeds and all: {path}")
+    print(report.table(found))
+    new = report.Evaluation(run.step, weights, __version__, found, config=configuration.to_yaml(run.config))
+    print(f"definitions, seeds and all: {report.add(folder, new)}")
 
 
 def run_compare(runs: Sequence[Path], save_dir: Path | None) -> None:

@@ -2,19 +2,68 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from vaes.errors import UserError
 
-__all__ = ["checksum", "read_tensors", "remove", "replace_folder", "sync_folder", "write_atomic", "write_tensors"]
+__all__ = [
+    "checksum",
+    "locked",
+    "read_tensors",
+    "refuse_link",
+    "remove",
+    "replace_folder",
+    "sync_folder",
+    "write_atomic",
+    "write_tensors",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write where a symbolic link lies: what it points to is somebody else's.
+
+    Raises:
+        UserError: it is one.
+    """
+    if path.is_symlink():
+        raise UserError(f"{path}: is a symbolic link, and is not written through; remove it")
+
+
+@contextmanager
+def locked(path: Path, *, timeout: float = 60) -> Iterator[None]:
+    """Hold the lock file ``path``, which is made and stays, so that one process at a time is inside; wait ``timeout``
+    seconds for the others. A file system without locks is warned of, and one goes on without.
+
+    Raises:
+        UserError: the others took too long, the path is a symbolic link, or its folder cannot be written.
+    """
+    refuse_link(path)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except filelock.Timeout:
+        raise UserError(f"{path}: another process has held this lock for {timeout:g} s; wait for it to end") from None
+    except (OSError, NotImplementedError) as error:
+        if not os.access(path.parent, os.W_OK) or path.is_symlink():
+            raise UserError(f"{path}: cannot be written ({error})") from None
+        logger.warning("%s: cannot be locked (%s); let nothing else write there now", path, error)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
