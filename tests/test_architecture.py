@@ -15,7 +15,8 @@ LAYERS = [
     {"objectives", "view", "evaluate"},
     {"train", "methods"},
     {"config"},
-    {"runs", "compare"},
+    {"encoding", "compare"},
+    {"start", "experiment", "run"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -26,7 +27,7 @@ FORBIDDEN = {
     "view": {"evaluate", "objectives"},
     "nn": {"data", "files"},
     "train": {"methods"},
-    "compare": {"train", "model", "runs"},
+    "compare": {"train", "model", "experiment"},
 }
 LAZY = {"cli": {"commands"}, "__init__": set()}  # imported inside functions, after the arguments are read
 

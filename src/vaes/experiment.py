@@ -87,10 +87,10 @@ class Experiment:
         *,
         seed: int = 0,
         method: str = "vae",
-        data: Mapping[str, Any] | str = Section({}),  # noqa: B008 - it cannot be changed
-        model: Mapping[str, Any] = Section({}),  # noqa: B008
-        objective: Mapping[str, Any] = Section({}),  # noqa: B008
-        train: Mapping[str, Any] = Section({}),  # noqa: B008
+        data: Mapping[str, Any] | str = Section({}),
+        model: Mapping[str, Any] = Section({}),
+        objective: Mapping[str, Any] = Section({}),
+        train: Mapping[str, Any] = Section({}),
     ) -> None:
         given = {"seed": seed, "method": method, "data": data, "model": model, "objective": objective, "train": train}
         self._take(configuration.resolve(_plain(given)))
@@ -174,7 +174,9 @@ class Experiment:
             with starting_point(resume, None if folder is None else Path(folder), runtime) as start:
                 return self._train(start, data, runtime, callbacks)
 
-    def _train(self, start: "Start", data: Splits | None, runtime: "Runtime", callbacks: Sequence["Listener"]) -> "Outcome":
+    def _train(
+        self, start: "Start", data: Splits | None, runtime: "Runtime", callbacks: Sequence["Listener"]
+    ) -> "Outcome":
         from vaes.start import Provenance, reserved
         from vaes.train.loop import fit
 

@@ -1,15 +1,19 @@
 """Files that are whole or absent, and tensors that are never unpickled."""
 
+import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import safetensors
 import safetensors.torch
 from torch import Tensor
@@ -20,6 +24,7 @@ __all__ = [
     "checksum",
     "finite",
     "hold_tensors",
+    "locked",
     "read_tensors",
     "refuse_links",
     "refuse_unwritable",
@@ -31,6 +36,35 @@ __all__ = [
     "write_tensors",
     "write_text",
 ]
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(path: Path, *, timeout: float = 60, taken: str = "") -> Iterator[None]:
+    """Hold the lock file ``path``, which is made and stays, so that one process at a time is inside; wait ``timeout``
+    seconds for the others. This process may enter again while it is inside. A file system without locks is warned of,
+    and one goes on without.
+
+    Raises:
+        UserError: the others took too long (``taken`` says so in its place), the path is a link, or its folder cannot
+            be written.
+    """
+    refuse_links(path.parent, [path.name])
+    lock = filelock.FileLock(path, is_singleton=True)
+    try:
+        lock.acquire(timeout=timeout)
+    except filelock.Timeout:
+        why = f"{path}: another process has held this lock for {timeout:g} s; wait for it to end"
+        raise UserError(taken or why) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        logger.warning("%s: this file system has no locks (%s); let nothing else write there now", path, error)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:

@@ -8,17 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaes import __version__
+from vaes import __version__, files
 from vaes import config as configuration
-from vaes import files
 from vaes.config import DATA_OF_PYTHON
 from vaes.data import ImageSet, Splits, pictures, to_uint8
+from vaes.data.identity import identify
 from vaes.encoding import Codes, encode
 from vaes.errors import UserError
 from vaes.experiment import Experiment, refuse_difference
 from vaes.model import VAE
 from vaes.start import data_notes
-from vaes.data.identity import identify
 from vaes.train import checkpoint
 from vaes.train.folder import history
 from vaes.train.record import read_lines
@@ -53,7 +52,7 @@ class Run:
         experiment: what was trained.
         model: in evaluation mode, with the weights that its numbers belong to: the average where there is one.
         step: optimiser steps of these weights.
-        which: which checkpoint they are, in words.
+        which: which checkpoint they are, in words; ``asked``, by which name it was asked for.
         weights: their file, which may be gone since.
         sha256: the checksum of that file when it was read.
         folder: the run folder, or the folder that the weights file lies in.
@@ -67,12 +66,13 @@ class Run:
         *,
         step: int,
         which: str,
+        asked: str,
         weights: Path,
         sha256: str,
         image_shape: tuple[int, int, int],
     ) -> None:
         self.experiment, self.model, self.step, self.which = experiment, model, step, which
-        self.weights, self.sha256, self.image_shape = weights, sha256, image_shape
+        self.asked, self.weights, self.sha256, self.image_shape = weights, sha256, image_shape
         in_run = weights.parent.parent.name == "ckpt"
         self.folder = weights.parent.parent.parent if in_run else weights.parent
         self.notes: list[str] = []
@@ -192,7 +192,9 @@ class Run:
             paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
             found, _ = pictures(paths, self.image_shape, **self.reading(), skip_bad=skip_bad)
         if found.shape != self.image_shape:
-            raise UserError(f"images of {found.shape} where the model takes {self.image_shape} (channels, height, width)")
+            raise UserError(
+                f"images of {found.shape} where the model takes {self.image_shape} (channels, height, width)"
+            )
         return found
 
     def reading(self) -> dict[str, Any]:
@@ -226,7 +228,6 @@ class Run:
             budget: see :class:`vaes.evaluate.Budget`.
         """
         from vaes.evaluate import report, runner
-        from vaes.evaluate.passes import fingerprint
 
         options = runner.Budget(**budget)
         groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
@@ -234,18 +235,16 @@ class Run:
         home = self.folder if output is None else output
         if write:
             files.refuse_unwritable(home)
+            if (home / report.FILE).exists():
+                report.read(home)  # what is damaged is told before the work
         splits = self.data
         found = runner.evaluate_groups(
             self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,
             cache=home / "classifier.safetensors" if write else None, outliers=outliers, progress=progress,
         )  # fmt: skip
-        images = fingerprint(getattr(splits, split))
-        evaluation = report.Evaluation(
-            self.step,
-            self.sha256,
-            __version__,
-            {name: report.group(metrics, split, images, options._asdict()) for name, metrics in found.items()},
-        )
+        asked = (self.asked,) if self.asked else ()
+        config = self.experiment.to_yaml()
+        evaluation = report.Evaluation(self.step, self.sha256, __version__, found, asked, config)
         if write:
             report.add(home, evaluation)
         return evaluation
@@ -291,8 +290,8 @@ def load(
     Raises:
         UserError: nothing is there, it is damaged, it carries no configuration, or another one than expected.
     """
-    target = choose_device(device)
-    weights, which, (tensors, metadata, sha256) = _open(Path(path), None if checkpoint is None else str(checkpoint))
+    target, checkpoint_name = choose_device(device), None if checkpoint is None else str(checkpoint)
+    weights, which, (tensors, metadata, sha256) = _open(Path(path), checkpoint_name)
     experiment, shape, step = _experiment(weights, metadata)
     if expected is not None:
         refuse_difference(
@@ -308,6 +307,7 @@ def load(
         model.to(target).eval(),
         step=step,
         which=which or f"step {step:,}",
+        asked=str(checkpoint_name or ""),
         weights=weights,
         sha256=sha256,
         image_shape=shape,

@@ -1,5 +1,4 @@
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from vaes.errors import UserError
 from vaes.evaluate import Budget, Features, Metric, Skipped
 from vaes.evaluate.features import classifier_features
 from vaes.evaluate.passes import choose, fingerprint
-from vaes.evaluate.report import Evaluation, group, merge, read, table, write
+from vaes.evaluate.report import group, not_finite, table
 from vaes.evaluate.runner import DEFAULT_GROUPS, evaluate_groups
 from vaes.model import VAE
 from vaes.priors import StandardNormal
@@ -49,14 +48,16 @@ def test_everything_on_a_labelled_source_is_a_number_or_a_reason() -> None:
         model, splits, only=[*DEFAULT_GROUPS, "ais"], budget=BUDGET, outliers=random_splits(seed=5).test,
         features=classifier_features(splits, steps=20),
     )  # fmt: skip
-    metrics = named([one for part in found.values() for one in part])
+    metrics = {one.name: one for group in found.values() for one in group.metrics}
     assert {
         "elbo", "rate", "distortion", "iw_bound_k6", "iw_bound_k6_ess", "bits_per_dim_k6", "mutual_information",
         "total_correlation", "ais_log_evidence", "mse", "psnr", "ssim", "fid", "kid", "precision", "coverage",
         "memorisation", "active_units", "kl_dim_2", "log_det_covariance", "aggregate_mmd2", "linear_probe", "knn_probe",
         "outlier_auroc",
     } <= metrics.keys()  # fmt: skip
-    assert reasons(found["disentanglement"]) == {"disentanglement": "the images come without ground-truth factors"}
+    assert reasons(list(found["disentanglement"].skipped)) == {
+        "disentanglement": "the images come without ground-truth factors"
+    }
     assert all(math.isfinite(metric.value) for metric in metrics.values())
     assert metrics["elbo"].n == 150
     assert metrics["iw_bound_k6"].n == 20
@@ -71,7 +72,7 @@ def test_the_numbers_are_those_of_the_pure_functions() -> None:
     index = choose(splits.test, 150, 3)
     x = to_float(splits.test.read(index), model.value_range)
     with torch.no_grad():
-        error = (x - model.reconstruct(x)).double().square().flatten(1).mean(1)
+        error = ((x - model.reconstruct(x)) / 2).double().square().flatten(1).mean(1)  # [-1, 1] told on [0, 1]
         latent = model.encode(x)
         rate = model.prior.kl_from_gaussian(latent.mean, latent.logvar).sum(1)
     assert metrics["mse"].value == pytest.approx(error.mean().item(), rel=1e-6)
@@ -235,59 +236,60 @@ def test_fingerprints_tell_sets_apart() -> None:
     assert len({fingerprint(x) for x in (a.test, a.train, b.test, a.test.subset(torch.arange(49)))}) == 4
 
 
-# The document and the table.
+def test_what_a_number_rests_on_comes_with_it() -> None:
+    model, splits = model_of().eval(), random_splits()
+    only = [*DEFAULT_GROUPS, "ais"]
+    found = evaluate_groups(model, splits, only=only, budget=BUDGET, seed=3, features="pixels")
+    assert len({group.chosen for group in found.values()}) == 1
+    other = evaluate_groups(model, splits, only=["latent"], budget=BUDGET, seed=4)
+    assert other["latent"].images == found["latent"].images
+    assert other["latent"].chosen != found["latent"].chosen
+    metrics = {one.name: one for group in found.values() for one in group.metrics}
+    columns = {name: column for group in found.values() for name, column in group.columns.items()}
+    assert {"elbo", "rate", "distortion", "iw_bound_k6", "iw_bound_k6_ess", "bits_per_dim_k6", "ais_log_evidence",
+            "mse", "psnr", "ssim"} <= columns.keys()  # fmt: skip
+    for name, column in columns.items():
+        assert math.fsum(column.values) / len(column.values) == pytest.approx(metrics[name].value, rel=1e-12), name
+        assert len(column.rows) == len(column.values) == metrics[name].n
+    assert columns["elbo"].rows == tuple(choose(splits.test, 150, 3).tolist())
+    row = torch.tensor([columns["mse"].rows[7]])
+    x = to_float(splits.test.read(row), model.value_range)
+    with torch.no_grad():
+        error = ((x - model.reconstruct(x)) / 2).double().square().mean().item()  # [-1, 1] told on [0, 1]
+    assert columns["mse"].values[7] == pytest.approx(error, rel=1e-6)
 
 
-def evaluation(**groups: list[Metric | Skipped]) -> Evaluation:
-    return Evaluation(
-        3, "abc", "0", {name: group(found, "test", "fp", {"n_images": 5}) for name, found in groups.items()}
-    )
+def test_errors_of_pixels_are_the_same_whatever_range_the_model_has() -> None:
+    found = []
+    for likelihood in (likelihoods.Gaussian(), likelihoods.Bernoulli()):  # on [-1, 1] and on [0, 1]
+        model = model_of(likelihood=likelihood)
+        with torch.no_grad():
+            for parameter in model.decoder.parameters():
+                parameter.zero_()  # half grey
+        found.append(named(evaluate.evaluate(model, random_splits(), only=["reconstruction"], budget=BUDGET)))
+    for name, metric in found[0].items():
+        assert metric.value == pytest.approx(found[1][name].value, rel=1e-6), name
+        assert metric.definition == found[1][name].definition
 
 
-def test_a_document_reads_back_to_itself(tmp_path: Path) -> None:
-    metric = Metric("a", 0.1 + 0.2, 7, "what", stderr=0.3, interval=(0.1, 0.5), seed=2, features="f")
-    found = evaluation(latent=[metric, Skipped("b", "why")], ais=[Metric("c", 1.0, 1, "d")])
-    write(tmp_path / "e.json", found)
-    assert read(tmp_path / "e.json") == found
-
-
-def test_numbers_that_are_none_are_not_written() -> None:
+def test_numbers_that_are_none_are_named_and_have_no_errors() -> None:
     nan = float("nan")
     found = group([Metric("a", nan, 1, ""), Metric("b", 1.0, 1, "", stderr=nan, interval=(nan, 1.0))], "test", "", {})
-    assert [one.name for one in found.metrics] == ["b"]
-    assert found.metrics[0].stderr is None
-    assert found.metrics[0].interval is None
-    assert "nan" in found.skipped[0].reason
-
-
-def test_groups_of_the_same_weights_are_kept_and_of_others_are_not() -> None:
-    old, new = evaluation(ais=[], latent=[Metric("a", 1.0, 1, "")]), evaluation(latent=[Metric("a", 2.0, 1, "")])
-    both = merge(old, new)
-    assert both.groups.keys() == {"ais", "latent"}
-    assert both.groups["latent"].metrics[0].value == 2.0
-    assert merge(old._replace(weights="other"), new) == new
-    assert merge(None, new) == new
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{", '{"format": "vaes-evaluation-2"}', '{"format": "vaes-evaluation-1", "groups": 3}', "[" * 100_000,
-     '{"format": "vaes-evaluation-1", "groups": {"a": {"metrics": [{"nam": 1}]}}}', "\udcff"],
-)  # fmt: skip
-def test_damaged_documents_are_named(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "evaluation.json"
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UserError, match=r"evaluation\.json: not an? .*run vaes evaluate"):
-        read(path)
+    assert not_finite({"g": found}) == ["a"]
+    assert found.metrics[1].stderr is None
+    assert found.metrics[1].interval is None
+    assert "a         nan  which is no finite number" in table({"g": found})
 
 
 def test_the_table_shows_numbers_errors_features_and_reasons() -> None:
-    text = table(evaluation(
-        likelihood=[Metric("elbo", -98.7654321, 1234, "", stderr=0.1234), Skipped("bits", "no density")],
-        generation=[Metric("fid", 3.0, 10, "", features="pixels"), Metric("p", 0.5, 10, "", interval=(0.25, 0.75))],
-        latent=[Metric(f"kl_dim_{j}", float(j), 5, "") for j in range(30)],
-    ).groups)  # fmt: skip
-    for piece in ("likelihood (test images)", "-98.765 ± 0.12", "n 1,234", "skipped: no density", "pixels",
-                  "0.5 [0.25, 0.75]", "29 28 27", "(30 dimensions)"):  # fmt: skip
+    found = {
+        "likelihood": [Metric("elbo", -98.7654321, 1234, "", stderr=0.1234), Skipped("bits\x1b[31m", "no density")],
+        "generation": [Metric("fid", 3.0, 10, "", features="pixels"), Metric("p", 0.5, 10, "", interval=(0.25, 0.75))],
+        "latent": [Metric(f"kl_dim_{j}", float(j), 5, "") for j in range(30)],
+    }
+    text = table({name: group(one, "test", "fp", {"n_images": 5}) for name, one in found.items()})
+    for piece in ("± is half a 95 % interval over images", "likelihood (test images)", "-98.765 ± 0.24", "n 1,234",
+                  "skipped: no density", "pixels", "0.5 [0.25, 0.75]", "29 28 27", "(30 dimensions)",
+                  "bits\\x1b[31m"):  # fmt: skip
         assert piece in text, piece
-    assert len(text.splitlines()) == 8
+    assert len(text.splitlines()) == 9

@@ -17,6 +17,7 @@ from vaes.schedules import Schedule
 from vaes.train.settings import Settings
 from vaes.train.weighting import Weighting
 
+
 class Config(Protocol):
     """A complete configuration: an experiment."""
 

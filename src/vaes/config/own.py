@@ -107,4 +107,3 @@ def _keys(*parts: Callable[..., Any]) -> dict[str, inspect.Parameter]:
                     annotation = Any if parameter.default in (None, parameter.empty) else type(parameter.default)
                 found.setdefault(name, parameter.replace(annotation=annotation))
     return found
-

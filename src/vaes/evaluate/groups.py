@@ -27,7 +27,7 @@ from vaes.evaluate.likelihood import Draws, LogMean, concatenate, dequantise, el
 from vaes.evaluate.passes import Codes, batches, choose, decode_samples, encode, pixels, reconstruct
 from vaes.evaluate.probes import auroc, knn_probe, linear_probe
 from vaes.evaluate.reconstruction import reconstruction_metrics
-from vaes.evaluate.record import Metric, NotApplicable, Skipped, attempt, mean_metric, to_float64
+from vaes.evaluate.record import Column, Metric, NotApplicable, Skipped, attempt, mean_metric, to_float64
 from vaes.model import VAE
 from vaes.priors import StandardNormal
 
@@ -70,6 +70,7 @@ class Job:
         self.images: ImageSet = getattr(splits, split)
         self.index = choose(self.images, budget.n_images, seed)
         self.like = next(model.parameters())
+        self.columns: dict[str, Column] = {}
 
     @cached_property
     def codes(self) -> Codes:
@@ -83,15 +84,13 @@ class Job:
             return self._features
         return find_features(self._features, self.splits, self.cache, progress=self.progress)
 
+    def column(self, name: str, values: Tensor, index: Tensor) -> None:
+        """Keep what the metric ``name`` is the mean of: ``values`` (n,) of the images at ``index`` (n,)."""
+        self.columns[name] = Column(tuple(index.tolist()), tuple(values.double().tolist()))
+
     def floats(self, images: ImageSet, index: Tensor) -> Tensor:
         """Images at an index in the model's value range, on its device and in its type."""
         return to_float(pixels(images, index), self.model.value_range).to(self.like)
-
-    @property
-    def data_range(self) -> float:
-        """Highest less lowest pixel value."""
-        low, high = self.model.value_range
-        return high - low
 
 
 def _likelihood(job: Job) -> Found:
@@ -115,6 +114,8 @@ def _elbo(job: Job) -> tuple[Metric, ...]:
         "distortion": f"-E log p(x|z), one draw of q(z|x) for each image, {unit}",
         "rate": "KL(q(z|x) || p(z)), nats per image; in closed form where there is one",
     }
+    for name, column in zip(about, columns, strict=True):
+        job.column(name, column, job.index)
     return tuple(
         mean_metric(name, column, definition, seed=job.seed)
         for (name, definition), column in zip(about.items(), columns, strict=True)
@@ -125,19 +126,20 @@ def _importance_weighted(job: Job, k: int) -> tuple[Metric, ...]:
     index = _some(job, job.budget.iw_images)
     found = _weigh(job, index, k, lambda part: job.floats(job.images, part), f"K = {k}")
     unit = units(job.model, job.floats(job.images, index))
-    return _log_mean_metrics(
-        job, f"iw_bound_k{k}", found, f"importance-weighted bound, K = {k}, {unit}; Burda et al. 2016 (1509.00519)"
-    )
+    about = f"importance-weighted bound, K = {k}, {unit}; Burda et al. 2016 (1509.00519)"
+    return _log_mean_metrics(job, f"iw_bound_k{k}", found, index, about)
 
 
-def _log_mean_metrics(job: Job, name: str, found: LogMean, definition: str) -> tuple[Metric, ...]:
+def _log_mean_metrics(job: Job, name: str, found: LogMean, index: Tensor, definition: str) -> tuple[Metric, ...]:
     value = _finite(found.value, name)
+    job.column(name, value, index)
     metrics = [mean_metric(name, value, definition, seed=job.seed)]
     if found.k > 1:
         noise = float(found.stderr.square().sum().sqrt()) / len(value)
         error = f"Monte Carlo standard error of {name} on these images, K = {found.k} (its own stderr is over images)"
         metrics.append(Metric(f"{name}_mc_error", noise, len(value), error, seed=job.seed))
         about = f"mean over images of the effective sample size of {name}, (sum w)^2 / sum w^2, of {found.k}"
+        job.column(f"{name}_ess", found.ess, index)
         metrics.append(mean_metric(f"{name}_ess", found.ess, about, seed=job.seed))
     return tuple(metrics)
 
@@ -161,6 +163,7 @@ def _bits(job: Job, k: int) -> Metric:
 
     found = _weigh(job, index, k, read, "bits")
     bits = to_bits(_finite(found.value, "bits per dimension"), job.model, math.prod(job.images.shape))
+    job.column(f"bits_per_dim_k{k}", bits, index)
     return mean_metric(
         f"bits_per_dim_k{k}",
         bits,
@@ -191,7 +194,7 @@ def _ais(job: Job) -> Found:
         )
         share = "share of HMC proposals accepted, mean over images (0.65 is aimed at)"
         return (
-            *_log_mean_metrics(job, "ais_log_evidence", found.log_mean, about),
+            *_log_mean_metrics(job, "ais_log_evidence", found.log_mean, index, about),
             mean_metric("ais_acceptance", found.acceptance, share, seed=job.seed),
         )
 
@@ -202,7 +205,9 @@ def _reconstruction(job: Job) -> Found:
     index = _some(job, max(1, MAX_VALUES // math.prod(job.images.shape)))
     x = to_float(pixels(job.images, index), job.model.value_range)
     y = reconstruct(job.model, x.to(job.like.dtype), job.budget.batch_size, job.progress)
-    return reconstruction_metrics(x, y, data_range=job.data_range)
+    low, high = job.model.value_range  # errors are told on [0, 1], so that models of either range meet
+    x, y = ((images.double() - low) / (high - low) for images in (x, y))
+    return reconstruction_metrics(x, y, data_range=1, keep=lambda name, values: job.column(name, values, index))
 
 
 def _generation(job: Job) -> Found:

@@ -80,9 +80,14 @@ def decode_samples(model: VAE, n: int, batch_size: int, seed: int, progress: boo
     return torch.cat(found)
 
 
-def fingerprint(images: ImageSet) -> str:
-    """A short name for a set of images: a hash of its size and of at most 1,000 of them, evenly spaced."""
-    rows = torch.linspace(0, len(images) - 1, min(1_000, len(images))).long()
-    digest = hashlib.sha256(f"{len(images)} {tuple(images.shape)} ".encode())
-    digest.update(pixels(images, rows).numpy().tobytes())
+def fingerprint(images: ImageSet, index: Tensor | None = None) -> str:
+    """A short name for images: a hash of those at an index (N,), each of them; without one, of the set's size and of at
+    most 1,000 of its images, evenly spaced."""
+    if index is None:
+        rows, about = torch.linspace(0, len(images) - 1, min(1_000, len(images))).long(), str(len(images))
+    else:
+        rows, about = index, f"{len(index)} chosen"
+    digest = hashlib.sha256(f"{about} {tuple(images.shape)} ".encode())
+    for part in rows.split(4096):
+        digest.update(pixels(images, part).numpy().tobytes())
     return digest.hexdigest()[:16]

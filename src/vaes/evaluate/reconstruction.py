@@ -1,5 +1,7 @@
 """How close reconstructions come: MSE, PSNR and SSIM, per image and on average, on images (N, C, H, W)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -110,7 +112,9 @@ def _ssim(x: Tensor, y: Tensor, c1: float, c2: float) -> Tensor:
     return (luminance * contrast_structure).flatten(1).mean(1)
 
 
-def reconstruction_metrics(x: Array, y: Array, *, data_range: float) -> list[Metric | Skipped]:
+def reconstruction_metrics(
+    x: Array, y: Array, *, data_range: float, keep: Callable[[str, Tensor], None] = lambda name, values: None
+) -> list[Metric | Skipped]:
     """Means over images of :func:`mse`, :func:`psnr` and :func:`ssim`, with standard errors over images.
 
     PSNR is skipped where an image equals its reconstruction (it is infinite), SSIM where images are smaller than its
@@ -120,11 +124,16 @@ def reconstruction_metrics(x: Array, y: Array, *, data_range: float) -> list[Met
         x: (N, C, H, W) images.
         y: (N, C, H, W) reconstructions.
         data_range: highest less lowest possible value.
+        keep: is given each metric's name and its values (N,).
 
     Raises:
         UserError: of different lengths.
     """
     scale = f"values spanning {data_range:g}"
+
+    def mean(name: str, values: Tensor, about: str) -> Metric:
+        keep(name, values.cpu())
+        return mean_metric(name, values.cpu(), f"mean over images of {about}")
 
     def finite_psnr() -> Metric:
         values = psnr(x, y, data_range=data_range)
@@ -132,15 +141,12 @@ def reconstruction_metrics(x: Array, y: Array, *, data_range: float) -> list[Met
             raise NotApplicable(
                 f"{int(torch.isinf(values).sum())} images equal their reconstructions: PSNR is infinite"
             )
-        return mean_metric("psnr", values.cpu(), f"mean over images of 10 log10(range^2 / MSE), dB, {scale}")
+        return mean("psnr", values, f"10 log10(range^2 / MSE), dB, {scale}")
 
-    error = f"mean over images of the mean squared error per channel and pixel, {scale}"
-    similarity = (
-        "mean over images of SSIM, Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03, no padding, "
-        f"{scale}; Wang et al. 2004"
-    )
+    error = f"the mean squared error per channel and pixel, {scale}"
+    similarity = f"SSIM, Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03, no padding, {scale}; Wang et al. 2004"
     return (
-        attempt("mse", lambda: mean_metric("mse", mse(x, y).cpu(), error))
+        attempt("mse", lambda: mean("mse", mse(x, y), error))
         + attempt("psnr", finite_psnr)
-        + attempt("ssim", lambda: mean_metric("ssim", ssim(x, y, data_range=data_range).cpu(), similarity))
+        + attempt("ssim", lambda: mean("ssim", ssim(x, y, data_range=data_range), similarity))
     )

@@ -13,6 +13,7 @@ from vaes.errors import UserError
 
 __all__ = [
     "Array",
+    "Column",
     "Metric",
     "NotApplicable",
     "Skipped",
@@ -47,6 +48,13 @@ class Metric(NamedTuple):
     seed: int | None = None  # None where nothing is drawn
     version: int = 1  # rises when the same inputs give another value
     features: str | None = None  # the feature network; numbers from different ones are not comparable
+
+
+class Column(NamedTuple):
+    """One number for each of n images; the metric of its name, where there is one, is its mean."""
+
+    rows: tuple[int, ...]  # (n,) where in their split the images stand, ascending
+    values: tuple[float, ...]  # (n,)
 
 
 class Skipped(NamedTuple):

@@ -1,20 +1,45 @@
-"""Metrics as a document for programs and as a table for people."""
+"""Evaluations of a run as files for programs and as a table for people.
 
+``evaluation.json`` holds one evaluation for each checkpoint that was evaluated, the last written at its top level and
+the rest under ``others``. The numbers of single images lie beside it, in a safetensors file for each evaluation that is
+named by its contents, so that a process that is killed leaves what was there before. Checksums cover both.
+"""
+
+import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from vaes import files
 from vaes.errors import UserError
-from vaes.evaluate.record import Metric, Skipped
+from vaes.evaluate.record import Column, Metric, Skipped
 
-__all__ = ["FILE", "Evaluation", "Group", "group", "merge", "number", "read", "table", "write"]
+__all__ = [
+    "FILE",
+    "Evaluation",
+    "Group",
+    "add",
+    "group",
+    "interval95",
+    "not_finite",
+    "number",
+    "read",
+    "shown",
+    "table",
+]
 
-FORMAT = "vaes-evaluation-1"
+FORMAT, FIRST_FORMAT = "vaes-evaluation-2", "vaes-evaluation-1"
 FILE = "evaluation.json"
-MAX_BYTES = 20_000_000
+LOCK = ".evaluation.lock"
+COLUMNS = re.compile(r"evaluation-[0-9a-f]{16}\.safetensors")
+LEFT = re.compile(r"\.evaluation(\.json|-[0-9a-f]{16}\.safetensors)\.[0-9]+\.tmp")  # by a process that was killed
+MAX_BYTES = 100_000_000
+NORMAL = 1.959963984540054
 
 
 class Group(NamedTuple):
@@ -25,24 +50,35 @@ class Group(NamedTuple):
     budget: dict[str, int]
     metrics: list[Metric]
     skipped: list[Skipped]
+    chosen: str | None = None  # fingerprint of the images taken; None where the first format did not say
+    seed: int | None = None  # of the evaluation
+    columns: dict[str, Column] = {}  # noqa: RUF012 (never changed)
 
 
 class Evaluation(NamedTuple):
-    """What ``evaluation.json`` holds."""
+    """One checkpoint's evaluation."""
 
     step: int
     weights: str  # SHA-256 of the weights file
     version: str  # of vaes
     groups: dict[str, Group]
+    asked: tuple[str, ...] = ()  # how the checkpoint was asked for: best, last, a step, a path
+    config: str | None = None  # the configuration that the weights carry, as YAML
 
 
-def group(found: Sequence[Metric | Skipped], split: str, images: str, budget: dict[str, int]) -> Group:
-    """The metrics of one group apart from those that were skipped; one that is not a finite number is skipped too."""
-    metrics = [one for one in found if isinstance(one, Metric)]
+def group(
+    found: Sequence[Metric | Skipped],
+    split: str,
+    images: str,
+    budget: dict[str, int],
+    chosen: str | None = None,
+    seed: int | None = None,
+    columns: Mapping[str, Column] | None = None,
+) -> Group:
+    """The metrics of one group apart from those that were skipped."""
+    metrics = [_plain(one) for one in found if isinstance(one, Metric)]
     skipped = [one for one in found if isinstance(one, Skipped)]
-    broken = [one for one in metrics if not math.isfinite(one.value)]
-    skipped += [Skipped(one.name, f"came out as {one.value}, which is no finite number") for one in broken]
-    return Group(split, images, budget, [_plain(one) for one in metrics if one not in broken], skipped)
+    return Group(split, images, budget, metrics, skipped, chosen, seed, dict(columns or {}))
 
 
 def _plain(metric: Metric) -> Metric:
@@ -52,80 +88,211 @@ def _plain(metric: Metric) -> Metric:
     return metric._replace(stderr=stderr, interval=interval)
 
 
-def merge(old: Evaluation | None, new: Evaluation) -> Evaluation:
-    """The new groups beside those of an older evaluation, if it was of the same weights."""
-    if old is None or old.weights != new.weights:
-        return new
-    return new._replace(groups={**old.groups, **new.groups})
+def not_finite(groups: Mapping[str, Group]) -> list[str]:
+    """The metrics that came out as NaN or infinite."""
+    return [one.name for group in groups.values() for one in group.metrics if not math.isfinite(one.value)]
 
 
-def write(path: Path, evaluation: Evaluation) -> None:
-    """Write an evaluation, whole or not at all."""
-    groups = {
-        name: group._asdict()
-        | {"metrics": [metric._asdict() for metric in group.metrics]}
-        | {"skipped": [skipped._asdict() for skipped in group.skipped]}
-        for name, group in evaluation.groups.items()
-    }
-    text = json.dumps({"format": FORMAT, **evaluation._asdict(), "groups": groups}, indent=1, allow_nan=False)
-    files.write_atomic(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
-
-
-def read(path: Path) -> Evaluation:
-    """Read an evaluation.
+def add(folder: Path, evaluation: Evaluation) -> Path:
+    """Put an evaluation into a folder beside those of other checkpoints; its groups replace those of their names of the
+    same weights. One process at a time reads, merges and writes. Returns the document's path.
 
     Raises:
-        UserError: it is missing, damaged, or of another format.
+        UserError: what is there is damaged, a symbolic link, or cannot be written.
     """
+    path = folder / FILE
+    with files.locked(folder / LOCK):
+        files.refuse_links(path.parent, [path.name])
+        there = read(folder) if path.exists() else []
+        same = [old for old in there if old.weights == evaluation.weights]
+        merged = [_merge(same[0] if same else None, evaluation)] + [old for old in there if old not in same]
+        try:
+            documents = [_document(one, _write_columns(folder, one)) for one in merged]
+            document: dict[str, Any] = {"format": FORMAT, **documents[0], "others": documents[1:]}
+            text = json.dumps(document | {"sha256": _digest(document)}, indent=1, allow_nan=False) + "\n"
+            files.write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            used = {one["columns"]["file"] for one in documents if one["columns"]}
+            for left in folder.iterdir():
+                if LEFT.fullmatch(left.name) or (COLUMNS.fullmatch(left.name) and left.name not in used):
+                    left.unlink()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); what was there before is whole") from None
+    return path
+
+
+def _merge(old: Evaluation | None, new: Evaluation) -> Evaluation:
+    if old is None:
+        return new
+    return new._replace(
+        groups={**old.groups, **new.groups},
+        asked=tuple(dict.fromkeys((*old.asked, *new.asked))),
+        config=new.config or old.config,
+    )
+
+
+def _document(evaluation: Evaluation, columns: dict[str, str] | None) -> dict[str, Any]:
+    groups = {}
+    for name, one in evaluation.groups.items():
+        found: dict[str, Any] = {key: value for key, value in one._asdict().items() if key != "columns"}
+        found["metrics"] = [_numbers(metric) for metric in one.metrics]
+        found["skipped"] = [skipped._asdict() for skipped in one.skipped]
+        groups[name] = found
+    return {**evaluation._asdict(), "asked": list(evaluation.asked), "groups": groups, "columns": columns}
+
+
+def _numbers(metric: Metric) -> dict[str, Any]:
+    found = metric._asdict()
+    if not math.isfinite(metric.value):
+        found |= {"value": None, "not_finite": str(metric.value)}
+    return found
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 of what a document says, however it is laid out."""
+    text = json.dumps({key: value for key, value in document.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _write_columns(folder: Path, evaluation: Evaluation) -> dict[str, str] | None:
+    """Write the columns of all groups into a file of their own; its name and checksum, None where there are none."""
+    tensors = {}
+    for name, one in evaluation.groups.items():
+        for metric, column in one.columns.items():
+            rows = torch.tensor(column.rows, dtype=torch.float64)
+            tensors[f"{name}/{metric}"] = torch.stack([rows, torch.tensor(column.values, dtype=torch.float64)])
+    if not tensors:
+        return None
+    content = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        content.update(f"{name} {tuple(tensor.shape)} ".encode() + tensor.numpy().tobytes())
+    path = folder / f"evaluation-{content.hexdigest()[:16]}.safetensors"
+    files.refuse_links(path.parent, [path.name])
+    about = {"rows": "where in its split an image stands, and its number"}
+    files.write_atomic(path, lambda temporary: files.write_tensors(temporary, tensors, about))
+    return {"file": path.name, "sha256": files.checksum(path)}
+
+
+def read(folder: Path) -> list[Evaluation]:
+    """The evaluations in a folder, the last written first.
+
+    Raises:
+        UserError: they are missing, damaged, edited, or of another format.
+    """
+    path = folder / FILE
+    text = _text_of(path)
+    while True:
+        try:
+            return _parse(folder, text)
+        except UserError:
+            before, text = text, _text_of(path)
+            if text == before:
+                raise  # else it was written while it was read, and its file of columns exchanged
+
+
+def _again(folder: Path) -> str:
+    return f"delete it and run vaes evaluate {folder} again"
+
+
+def _text_of(path: Path) -> bytes:
     try:
+        if not path.is_file() and path.exists():
+            raise UserError(f"{path}: not an evaluation (no regular file); {_again(path.parent)}")
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: larger than any evaluation")
-        document = json.loads(path.read_text(encoding="utf-8"))
+            raise UserError(f"{path}: not an evaluation (larger than any); {_again(path.parent)}")
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path}: not a JSON file; run vaes evaluate {path.parent} again") from None
+
+
+def _parse(folder: Path, text: bytes) -> list[Evaluation]:
+    path, again = folder / FILE, _again(folder)
     try:
-        return _evaluation(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: not an evaluation ({what}); run vaes evaluate {path.parent} again") from None
+        document = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: not a JSON file; {again}") from None
+    try:
+        return _evaluations(folder, document)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: not an evaluation ({shown(what)}); {again}") from None
 
 
-def _evaluation(document: Any) -> Evaluation:
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _evaluations(folder: Path, document: Any) -> list[Evaluation]:
+    if document["format"] == FIRST_FORMAT:
+        return [_evaluation(document, {})]
     if document["format"] != FORMAT:
         raise ValueError(f"its format is {document['format']!r}, not {FORMAT!r}")
+    if document["sha256"] != _digest(document):
+        raise UserError("edited or damaged: its checksum is not the one that was saved")
+    found = [_evaluation(one, _read_columns(folder, one["columns"])) for one in (document, *document["others"])]
+    if len({one.weights for one in found}) < len(found):
+        raise ValueError("the same weights twice")
+    return found
+
+
+def _read_columns(folder: Path, named: Mapping[str, str] | None) -> dict[str, Column]:
+    if named is None:
+        return {}
+    if not COLUMNS.fullmatch(named["file"]):
+        raise ValueError(f"{named['file']!r} is no file of columns")
+    path = folder / named["file"]
+    if not path.is_file():
+        raise UserError(f"{path.name}, with its numbers of single images, is missing")
+    if files.checksum(path) != named["sha256"]:
+        raise UserError(f"{path.name}, with its numbers of single images, is damaged: its checksum is another")
+    tensors, _ = files.read_tensors(path)
+    return {
+        name: Column(tuple(tensor[0].long().tolist()), tuple(tensor[1].tolist())) for name, tensor in tensors.items()
+    }
+
+
+def _evaluation(document: Mapping[str, Any], columns: Mapping[str, Column]) -> Evaluation:
     groups = {}
-    for name, group in document["groups"].items():
-        metrics = [_metric(metric) for metric in group["metrics"]]
-        skipped = [Skipped(str(one["name"]), str(one["reason"])) for one in group["skipped"]]
-        groups[str(name)] = Group(str(group["split"]), str(group["images"]), dict(group["budget"]), metrics, skipped)
-    return Evaluation(int(document["step"]), str(document["weights"]), str(document["version"]), groups)
+    for name, raw in document["groups"].items():
+        metrics = [_metric(metric) for metric in raw["metrics"]]
+        skipped = [Skipped(str(one["name"]), str(one["reason"])) for one in raw["skipped"]]
+        chosen, seed = raw.get("chosen"), raw.get("seed")
+        if seed is None:  # the first format says it of what was drawn alone
+            seed = next((metric.seed for metric in metrics if metric.seed is not None), None)
+        own = {key.removeprefix(f"{name}/"): one for key, one in columns.items() if key.startswith(f"{name}/")}
+        budget = {str(key): int(value) for key, value in raw["budget"].items()}
+        groups[str(name)] = Group(str(raw["split"]), str(raw["images"]), budget, metrics, skipped, chosen, seed, own)
+    config = document.get("config")
+    if not isinstance(config, str | None):
+        raise TypeError("its configuration is no text")
+    asked = tuple(str(one) for one in document.get("asked", ()))
+    return Evaluation(int(document["step"]), str(document["weights"]), str(document["version"]), groups, asked, config)
 
 
 def _metric(raw: Mapping[str, Any]) -> Metric:
-    metric = Metric(**raw)
+    given = dict(raw)
+    value = given.pop("not_finite", given["value"])
+    metric = Metric(**{**given, "value": float(value), "n": int(given["n"]), "version": int(given.get("version", 1))})
     interval = None if metric.interval is None else (float(metric.interval[0]), float(metric.interval[1]))
     stderr = None if metric.stderr is None else float(metric.stderr)
-    return metric._replace(value=float(metric.value), stderr=stderr, interval=interval, name=str(metric.name))
+    return metric._replace(stderr=stderr, interval=interval, name=str(metric.name), definition=str(metric.definition))
 
 
 def table(groups: Mapping[str, Group]) -> str:
     """All the metrics, and the reasons where there are none, in lines."""
-    lines = []
+    lines = ["± is half a 95 % interval over images, [low, high] a 95 % interval that is not symmetric"]
     for name, group in groups.items():
         lines.append(f"{name} ({group.split} images)")
-        shown = _without_dimensions(group.metrics)
-        width = max((len(row) for row, _ in shown), default=0)
-        width = max([width, *(len(one.name) for one in group.skipped)])
-        lines += [f"  {row:<{width}}  {text}" for row, text in shown]
-        lines += [f"  {one.name:<{width}}  skipped: {one.reason}" for one in group.skipped]
+        rows = _without_dimensions(group.metrics)
+        width = max((len(row) for row, _ in rows), default=0)
+        width = max([width, *(len(shown(one.name)) for one in group.skipped)])
+        lines += [f"  {row:<{width}}  {text}" for row, text in rows]
+        lines += [f"  {shown(one.name):<{width}}  skipped: {shown(one.reason)}" for one in group.skipped]
     return "\n".join(lines)
 
 
 def _without_dimensions(metrics: Sequence[Metric]) -> list[tuple[str, str]]:
     """Names and texts; the metrics of single dimensions in one line."""
-    rows = [(one.name, _text(one)) for one in metrics if not one.name.startswith("kl_dim_")]
+    rows = [(shown(one.name), _text(one)) for one in metrics if not one.name.startswith("kl_dim_")]
     single = sorted((one.value for one in metrics if one.name.startswith("kl_dim_")), reverse=True)
     if single:
         more = f" ... {number(single[-1])} ({len(single)} dimensions)" if len(single) > 10 else ""
@@ -134,13 +301,23 @@ def _without_dimensions(metrics: Sequence[Metric]) -> list[tuple[str, str]]:
 
 
 def _text(metric: Metric) -> str:
+    if not math.isfinite(metric.value):
+        return f"{number(metric.value):>10}  which is no finite number: nothing rests on it"
     spread = ""
     if metric.interval is not None:
         spread = f" [{number(metric.interval[0])}, {number(metric.interval[1])}]"
     elif metric.stderr is not None:
-        spread = f" ± {metric.stderr:.2g}"
-    features = f"  {metric.features}" if metric.features else ""
+        spread = f" ± {NORMAL * metric.stderr:.2g}"
+    features = f"  {shown(metric.features)}" if metric.features else ""
     return f"{number(metric.value):>10}{spread:<18}  n {metric.n:,}{features}"
+
+
+def interval95(metric: Metric) -> tuple[float, float] | None:
+    """The 95 % interval of a metric, from its standard error where it has no other; None where its noise is not
+    known."""
+    if metric.interval is not None or metric.stderr is None:
+        return metric.interval
+    return metric.value - NORMAL * metric.stderr, metric.value + NORMAL * metric.stderr
 
 
 def number(value: float) -> str:
@@ -148,3 +325,8 @@ def number(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return f"{value:.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def shown(text: str) -> str:
+    """Names and texts that come from files as they may stand in a line on a terminal: control characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

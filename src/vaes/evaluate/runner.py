@@ -11,7 +11,9 @@ from vaes.data import ImageSet, Splits
 from vaes.errors import UserError
 from vaes.evaluate.features import Features
 from vaes.evaluate.groups import GROUPS, Budget, Job
+from vaes.evaluate.passes import fingerprint
 from vaes.evaluate.record import Metric, NotApplicable, Skipped
+from vaes.evaluate.report import Group, group
 from vaes.model import VAE
 
 __all__ = ["DEFAULT_GROUPS", "Budget", "check", "evaluate", "evaluate_groups"]
@@ -55,7 +57,10 @@ def evaluate(
         model, splits, only=only, split=split, budget=budget, seed=seed, features=features, cache=cache,
         outliers=outliers, progress=progress,
     )  # fmt: skip
-    return [one for group in found.values() for one in group]
+    every: list[Metric | Skipped] = []
+    for one in found.values():
+        every += [*one.metrics, *one.skipped]
+    return every
 
 
 def evaluate_groups(
@@ -70,8 +75,8 @@ def evaluate_groups(
     cache: Path | None = None,
     outliers: ImageSet | None = None,
     progress: bool = False,
-) -> dict[str, list[Metric | Skipped]]:
-    """What :func:`evaluate` returns, by group."""
+) -> dict[str, Group]:
+    """What :func:`evaluate` returns, by group, with what it rests on and the numbers of single images."""
     budget = budget or Budget()
     check(only, split, budget, seed)
     job = Job(model, splits, split, budget, seed, progress, features, cache, outliers)
@@ -81,14 +86,16 @@ def evaluate_groups(
         _ = job.features  # what is misspelt or not installed is told before minutes of other work
     training = [module for module in model.modules() if module.training]
     model.eval()
-    found: dict[str, list[Metric | Skipped]] = {}
+    found: dict[str, Group] = {}
     try:
         with torch.inference_mode():
             _check_shape(job)
+            images, chosen = fingerprint(job.images), fingerprint(job.images, job.index)
             with tqdm(only, disable=None if progress else True, leave=False) as bar:
                 for name in bar:
                     bar.set_description(name)
-                    found[name] = _run(name, job)
+                    metrics = _run(name, job)
+                    found[name] = group(metrics, split, images, budget._asdict(), chosen, seed, job.columns)
     finally:
         for module in training:
             module.training = True
@@ -96,6 +103,7 @@ def evaluate_groups(
 
 
 def _run(name: str, job: Job) -> list[Metric | Skipped]:
+    job.columns = {}
     try:
         return GROUPS[name](job)
     except NotApplicable as reason:

@@ -1,6 +1,5 @@
 """The run folder: made once, never written over, one training at a time."""
 
-import errno
 import json
 import logging
 import re
@@ -8,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from vaes import files
 from vaes.errors import UserError
@@ -51,19 +48,9 @@ def locked(run: Path) -> Iterator[None]:
         UserError: another one is at work in it, or what a training writes in it is a link.
     """
     files.refuse_links(run, WRITTEN, ("ckpt", "samples", "tensorboard"))
-    lock = filelock.FileLock(run / ".lock", timeout=0, is_singleton=True)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(f"{run}: another training is at work in this run folder; choose another with -e") from None
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        logger.warning("%s: this file system has no locks; see to it that no other training works in it", run)
-    try:
+    taken = f"{run}: another training is at work in this run folder; choose another with -e"
+    with files.locked(run / ".lock", timeout=0, taken=taken):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

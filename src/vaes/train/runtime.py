@@ -39,7 +39,9 @@ class Runtime:
 
     def __init__(self, device: str = "auto", precision: Precision = "auto") -> None:
         state = _join(device)
-        self.device: torch.device = state.device if device == "auto" or state.num_processes > 1 else torch.device(device)
+        self.device: torch.device = (
+            state.device if device == "auto" or state.num_processes > 1 else torch.device(device)
+        )
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
         self.precision = _precision(precision)

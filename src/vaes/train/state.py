@@ -105,10 +105,14 @@ class TrainState:
         """
         where = f"checkpoint of step {saved.step}"
         if saved.step > self.settings.n_steps:
-            raise UserError(f"train.n_steps: {self.settings.n_steps} is less than the {saved.step} steps of the {where}")
+            raise UserError(
+                f"train.n_steps: {self.settings.n_steps} is less than the {saved.step} steps of the {where}"
+            )
         optimizer = saved.state.get("optimizer", "adam")
         if optimizer != self.settings.optimizer:
-            raise UserError(f"train.optimizer: {self.settings.optimizer} where the {where} was trained with {optimizer}")
+            raise UserError(
+                f"train.optimizer: {self.settings.optimizer} where the {where} was trained with {optimizer}"
+            )
         # Where the shared weights are an average, training goes on from those that it had.
         checkpoint.load_weights(self.model, saved.weights | _below("raw.", saved.training), where)
         checkpoint.load_weights(self.objective.terms, _below("terms.", saved.training), where)
