@@ -9,6 +9,8 @@ from vaes.data import Splits, arrays
 from vaes.objectives import ELBO, MMD, Objective
 from vaes.schedules import Linear
 from vaes.train import Settings, checkpoint
+from vaes.train.listeners import Listener
+from vaes.train.loop import Training
 from vaes.train.weighting import Weighting
 
 
@@ -40,13 +42,22 @@ def objective(seed: int = 0) -> Objective:
     return Objective(small_vae(network="conv", seed=seed), ELBO(), {"mmd": MMD()})
 
 
+class Said(Listener):
+    """What a training says."""
+
+    text = ""
+
+    def said(self, training: Training, text: str) -> None:
+        self.text += text + "\n"
+
+
 def everything(run: Path) -> dict[str, object]:
     """All that a training leaves, but for TensorBoard's files, which hold the time."""
     last = checkpoint.read(checkpoint.newest_folder(run))
     return {
         "weights": {name: tensor.numpy().tobytes() for name, tensor in last.weights.items()},
         "training": {name: tensor.numpy().tobytes() for name, tensor in last.training.items()},
-        "state": {name: value for name, value in last.state.items() if name != "sha256"},
+        "state": {name: value for name, value in last.state.items() if name not in ("sha256", "checksum")},
         "lines": (run / "metrics.jsonl").read_text(),
         "metrics": (run / "metrics.json").read_text(),
         "pictures": {path.name: path.read_bytes() for path in (run / "samples").iterdir()},

@@ -100,8 +100,8 @@ def finite(document: Any) -> Any:
 
 
 def refuse_links(folder: Path, names: Iterable[str], below: Iterable[str] = ()) -> None:
-    """Refuse links among the ``names`` in a folder, and among all that lies in its folders ``below``: what is written or
-    deleted there would be somebody else's.
+    """Refuse links among the ``names`` in a folder, and among all that lies in its folders ``below``: what is
+    written or deleted there would be somebody else's.
 
     Raises:
         UserError: naming the first one.

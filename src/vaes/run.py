@@ -192,9 +192,7 @@ class Run:
             paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
             found, _ = pictures(paths, self.image_shape, **self.reading(), skip_bad=skip_bad)
         if found.shape != self.image_shape:
-            raise UserError(
-                f"images of {found.shape} where the model takes {self.image_shape} (channels, height, width)"
-            )
+            raise UserError(f"images of {found.shape} where the model takes {self.image_shape}, both (C, H, W)")
         return found
 
     def reading(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a training begins with, and what it writes down of itself: the run it goes on in, its data, versions, machine."""
+"""What a training begins with, the run it goes on in, and what it writes down of itself: data, versions, machine."""
 
 import contextlib
 import platform

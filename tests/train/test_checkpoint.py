@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 from pathlib import Path
 
@@ -8,39 +9,95 @@ from parts import small_vae
 
 from vaes import files
 from vaes.errors import UserError
-from vaes.train import checkpoint
+from vaes.objectives import ELBO, Noise, Objective
+from vaes.train import Settings, checkpoint
+from vaes.train.state import TrainState
 
 
-def write(run: Path, step: int, seed: int = 0) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    model = small_vae(network="conv", seed=seed)
-    optimizer = torch.optim.Adam(model.parameters())
-    model(torch.randn(4, 1, 8, 8), torch.randn(1, 4, 3)).log_px.sum().backward()
-    optimizer.step()
-    extra, state = {"sum.loss": torch.tensor(3.0)}, {"best": None, "summed": 1}
+def trained(step: int, seed: int = 0) -> TrainState:
+    """A state after one optimiser step, which says that it was ``step``."""
+    part = Objective(small_vae(network="conv", seed=seed), ELBO())
+    state = TrainState(part, Settings(optimizer="adam", n_steps=100))
+    part(torch.randn(4, 1, 8, 8), Noise(torch.randn(1, 4, 3), torch.randn(4, 3)), {"rate": 1.0})["loss"].backward()
+    state.optimizer.step()
+    state.step, state.sums, state.summed = step, {"loss": torch.tensor(3.0)}, 1
+    return state
+
+
+def write(run: Path, step: int, seed: int = 0) -> TrainState:
+    state = trained(step, seed)
     (run / "ckpt").mkdir(exist_ok=True)
-    checkpoint.write(run, checkpoint.snapshot(step, model.state_dict(), optimizer, extra, state, {"config": "x"}))
-    return model, optimizer
+    checkpoint.write(run, state.state_dict({"config": "x"}))
+    return state
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """Another state under a checksum that fits."""
+    document = {k: v for k, v in json.loads(path.read_text()).items() if k != "checksum"}
+    path.write_text(json.dumps(checkpoint.seal({**document, **changes})))
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    model, optimizer = write(tmp_path, 12)
+    state = write(tmp_path, 12)
+    state.judge(2.0)
     found = checkpoint.read(tmp_path / "ckpt" / "step000012")
     assert (found.step, found.metadata["config"], found.state["summed"]) == (12, "x", 1)
-    other = small_vae(network="conv", seed=1)
-    checkpoint.load_weights(other, found.weights, "here")
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
-    fresh = torch.optim.Adam(other.parameters())
-    checkpoint.restore_optimizer(fresh, found)
-    old, new = optimizer.state_dict()["state"], fresh.state_dict()["state"]
+    other = trained(3, seed=1)
+    other.load_state_dict(found)
+    ours, theirs = state.model.state_dict(), other.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    old, new = state.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"]
     assert old.keys() == new.keys()
     assert all(torch.equal(old[i][name], new[i][name]) for i in old for name in old[i])
-    assert found.training["sum.loss"].item() == 3.0
+    assert (other.step, other.sums["loss"].item(), other.summed, other.best) == (12, 3.0, 1, None)
+
+
+def test_a_finite_loss_always_beats_one_that_is_no_number() -> None:
+    state = trained(1)
+    for step, loss, best in ((1, math.nan, None), (2, math.inf, None), (3, 5.0, (3, 5.0)), (4, math.nan, (3, 5.0)),
+                             (5, 4.0, (5, 4.0)), (6, 4.0, (5, 4.0))):  # fmt: skip
+        state.step = step
+        assert state.judge(loss) == (best is not None and best[0] == step)
+        assert state.best == best
+    assert state.stale == 1
+
+
+@pytest.mark.parametrize("change", ["step", "best", "summed"])
+def test_one_changed_number_of_the_state_is_noticed(tmp_path: Path, change: str) -> None:
+    write(tmp_path, 100)
+    path = tmp_path / "ckpt" / "step000100" / checkpoint.STATE
+    path.write_text(json.dumps({**json.loads(path.read_text()), change: 104}))
+    with pytest.raises(UserError, match=r"state\.json: damaged"):
+        checkpoint.read(path.parent)
+
+
+def test_a_step_that_is_not_the_folder_s_or_the_weights_is_noticed_whatever_the_checksums(tmp_path: Path) -> None:
+    write(tmp_path, 100)
+    folder = tmp_path / "ckpt" / "step000100"
+    rewrite(folder / checkpoint.STATE, step=104)
+    with pytest.raises(UserError, match="is of step 104, and its folder is called step000100"):
+        checkpoint.read(folder)
+    folder.rename(tmp_path / "ckpt" / "step000104")
+    with pytest.raises(UserError, match=r"is of step 100, and state\.json of step 104"):
+        checkpoint.read(tmp_path / "ckpt" / "step000104")
+
+
+def test_only_what_the_program_names_is_a_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, 7)
+    for name in ("step\u00b2", "step7", "step-00007", "steps000001", "step000008x"):
+        (tmp_path / "ckpt" / name).mkdir()
+    (tmp_path / "ckpt" / ".step000009.1.tmp.precious").mkdir()
+    (tmp_path / "ckpt" / "step000010").symlink_to(tmp_path / "ckpt" / "step000007")
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step000007"]
+    before = sorted(path.name for path in (tmp_path / "ckpt").iterdir())
+    checkpoint.thin_out(tmp_path, 1, None)
+    assert sorted(path.name for path in (tmp_path / "ckpt").iterdir()) == before
 
 
 @pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.TRAINING, checkpoint.STATE])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "empty"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_taken(
-    tmp_path: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path, 1)
     write(tmp_path, 2)
@@ -58,17 +115,17 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_taken(
             }[damage]
         )
     assert checkpoint.newest_folder(tmp_path).name == "step000001"
-    assert "step000002" in capsys.readouterr().err
+    assert "step000002" in caplog.text
     with pytest.raises(UserError, match="step000002"):
         checkpoint.read(path.parent)
 
 
-@pytest.mark.parametrize("found", ["vaes-2", None])
+@pytest.mark.parametrize("found", ["vaes-3", None])
 def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path, found: str | None) -> None:
     write(tmp_path, 1)
     path = tmp_path / "ckpt" / "step000001" / checkpoint.STATE
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": found}))
-    with pytest.raises(UserError, match=r"state\.json: not a checkpoint of this format \(vaes-1\)"):
+    with pytest.raises(UserError, match=r"state\.json: not a checkpoint of this format \(vaes-2\)"):
         checkpoint.read(path.parent)
 
 
@@ -77,11 +134,8 @@ def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path: Path) -> None:
     run.mkdir()
     write(run, 1)
     run.rename(tmp_path / "elsewhere")
-    model = small_vae()
     with pytest.raises(FileNotFoundError):
-        checkpoint.write(
-            run, checkpoint.snapshot(2, model.state_dict(), torch.optim.Adam(model.parameters()), {}, {}, {})
-        )
+        checkpoint.write(run, trained(2).state_dict({}))
     assert not run.exists()
 
 
@@ -129,9 +183,9 @@ def test_damaged_checkpoints_beyond_where_a_run_goes_on_are_set_aside(tmp_path: 
 
 def test_writing_a_step_again_replaces_it_whole(tmp_path: Path) -> None:
     write(tmp_path, 1, seed=0)
-    model, _ = write(tmp_path, 1, seed=1)
+    state = write(tmp_path, 1, seed=1)
     found = checkpoint.read(tmp_path / "ckpt" / "step000001")
-    assert all(torch.equal(found.weights[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(torch.equal(found.weights[name], tensor) for name, tensor in state.model.state_dict().items())
     assert [path.name for path in (tmp_path / "ckpt").iterdir()] == ["step000001"]
 
 
@@ -159,9 +213,8 @@ def test_a_malicious_weights_file_executes_nothing(tmp_path: Path, monkeypatch: 
         write(tmp_path, 1)
         folder = tmp_path / "ckpt" / "step000001"
         write_trap(folder / checkpoint.MODEL)
-        state = json.loads((folder / checkpoint.STATE).read_text())
-        state["sha256"][checkpoint.MODEL] = files.checksum(folder / checkpoint.MODEL)  # an attacker would
-        (folder / checkpoint.STATE).write_text(json.dumps(state))
+        sums = {name: files.checksum(folder / name) for name in (checkpoint.MODEL, checkpoint.TRAINING)}
+        rewrite(folder / checkpoint.STATE, sha256=sums)  # an attacker would
         with pytest.raises(UserError, match="not a whole safetensors file"):
             checkpoint.read(folder)
         assert not Path("sprung").exists()

@@ -1,6 +1,5 @@
 """Whatever a checkpoint holds, only the documented error comes out of the readers."""
 
-import contextlib
 import json
 import math
 import resource
@@ -15,10 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vaes import config as configuration
-from vaes import files, runs
+from vaes import files, run
 from vaes.errors import UserError
+from vaes.experiment import Experiment
 from vaes.model import VAE
-from vaes.train import checkpoint
+from vaes.objectives import ELBO, Objective
+from vaes.train import Settings, checkpoint
+from vaes.train.state import Best, TrainState
 
 NAMES = (checkpoint.MODEL, checkpoint.TRAINING, checkpoint.STATE)
 CONFIG = "model: {z_dim: 2, network: {kind: mlp, hidden: [3]}}"
@@ -29,7 +31,11 @@ MODEST = settings(
 
 
 def small() -> VAE:
-    return configuration.build_model(configuration.load(configuration.parse(CONFIG, "here")), (1, 4, 4))
+    return Experiment.of(configuration.parse(CONFIG, "here")).build_model((1, 4, 4))
+
+
+def fresh(model: VAE) -> TrainState:
+    return TrainState(Objective(model, ELBO()), Settings(optimizer="adam", n_steps=10))
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +43,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a real checkpoint."""
     run = tmp_path_factory.mktemp("run")
     (run / "ckpt").mkdir()
-    model = small()
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    sum(p.sum() for p in model.parameters()).backward()
-    optimizer.step()
-    state = {"best": [3, 1.5], "summed": 1, "terms": ["loss"]}
-    taken = checkpoint.snapshot(3, model.state_dict(), optimizer, {"sum.loss": torch.ones(())}, state, METADATA)
-    folder = checkpoint.write(run, taken)
+    state = fresh(small())
+    sum(p.sum() for p in state.model.parameters()).backward()
+    state.optimizer.step()
+    state.step, state.best, state.summed, state.sums = 3, Best(3, 1.5), 1, {"loss": torch.ones(())}
+    folder = checkpoint.write(run, state.state_dict(METADATA))
     return {name: (folder / name).read_bytes() for name in NAMES}
 
 
@@ -56,37 +60,36 @@ def put(folder: Path, contents: dict[str, bytes], *, checksums: bool = False) ->
     if checksums:
         state = json.loads(contents[checkpoint.STATE])
         state["sha256"] = {name: files.checksum(step / name) for name in NAMES[:2]}
-        (step / checkpoint.STATE).write_text(json.dumps(state))
+        (step / checkpoint.STATE).write_text(sealed(state))
     return step
+
+
+def sealed(state: Any) -> str:
+    """A state under a checksum that fits, if it can have one."""
+    if not isinstance(state, dict):
+        return json.dumps(state)
+    return json.dumps(checkpoint.seal({key: value for key, value in state.items() if key != "checksum"}))
 
 
 def read_all(step: Path) -> int:
     """Every reader of a checkpoint, each on its own; returns how many of them were content."""
     model = small()
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     content = 0
 
     def resumed() -> None:
-        found = checkpoint.read(step)
-        checkpoint.load_weights(model, found.weights, "here")
-        checkpoint.restore_optimizer(optimizer, found)
-        checkpoint.progress(found)
+        state = fresh(model)
+        state.load_state_dict(checkpoint.read(step))
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
-
-    def only_state() -> None:
-        found = checkpoint.read(step)
-        for use in (lambda: checkpoint.progress(found), lambda: checkpoint.restore_optimizer(optimizer, found)):
-            with contextlib.suppress(UserError):
-                use()
+        state.optimizer.step()
 
     readers: tuple[Callable[[], object], ...] = (
-        resumed, only_state,
+        resumed,
+        lambda: checkpoint.named_folder(step.parent.parent, None),
         lambda: checkpoint.newest_folder(step.parent.parent),
-        lambda: runs.load(step / checkpoint.MODEL),
-        lambda: runs.load(step.parent.parent),
-        lambda: runs.load_weights(model, step / checkpoint.MODEL),
+        lambda: run.load(step / checkpoint.MODEL),
+        lambda: run.load(step.parent.parent),
+        lambda: run.load_weights(model, step / checkpoint.MODEL),
     )  # fmt: skip
     for reader in readers:
         try:
@@ -154,7 +157,7 @@ def changed(document: Any, draw: st.DataObject) -> Any:
 @given(draw=st.data())
 def test_another_state(tmp_path: Path, whole: dict[str, bytes], draw: st.DataObject) -> None:
     state = changed(json.loads(whole[checkpoint.STATE]), draw)
-    read_all(put(tmp_path, {**whole, checkpoint.STATE: json.dumps(state).encode()}))
+    read_all(put(tmp_path, {**whole, checkpoint.STATE: sealed(state).encode()}))
 
 
 @MODEST
@@ -193,7 +196,7 @@ def test_metadata_that_are_absurd_are_refused_and_nothing_is_allocated(
     step = put(tmp_path, {**whole, checkpoint.MODEL: data}, checksums=True)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=message):
-        runs.load(step / checkpoint.MODEL)
+        run.load(step / checkpoint.MODEL)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
@@ -208,9 +211,9 @@ def test_a_state_that_no_training_wrote_is_refused(
     tmp_path: Path, whole: dict[str, bytes], change: dict[str, Any]
 ) -> None:
     state = {**json.loads(whole[checkpoint.STATE]), **change}
-    step = put(tmp_path, {**whole, checkpoint.STATE: json.dumps(state).encode()})
+    step = put(tmp_path, {**whole, checkpoint.STATE: sealed(state).encode()})
     with pytest.raises(UserError, match="step"):
-        checkpoint.progress(checkpoint.read(step))
+        fresh(small()).load_state_dict(checkpoint.read(step))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +238,7 @@ def test_moments_that_are_not_the_optimiser_s_are_refused(
     else:
         found.training[name] = tensor
     with pytest.raises(UserError, match="step 3"):
-        checkpoint.restore_optimizer(torch.optim.Adam(small().parameters(), fused=True), found)
+        fresh(small()).load_state_dict(found)
 
 
 @MODEST
@@ -245,7 +248,7 @@ def test_other_metadata_under_a_checksum_that_fits(
 ) -> None:
     metadata = dict(METADATA)
     if draw.draw(st.booleans()):
-        raw = configuration.load(configuration.parse(CONFIG, "here")).to_dict()
+        raw = configuration.load(configuration.parse(CONFIG, "here"))
         metadata["config"] = json.dumps(changed(raw, draw))  # YAML, too
     else:
         metadata = changed(metadata, draw)

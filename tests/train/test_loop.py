@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from parts import small_vae
-from trainings import everything, objective, settings, splits, weighting
+from trainings import Said, everything, objective, settings, splits, weighting
 
 from vaes import likelihoods
 from vaes.data import Batches, arrays, to_float
@@ -17,7 +17,7 @@ from vaes.objectives import ELBO, Noise, Objective, Term
 from vaes.randomness import Use, normal
 from vaes.schedules import Linear
 from vaes.train import checkpoint
-from vaes.train.loop import fit
+from vaes.train.loop import Training, fit
 from vaes.train.validate import validate
 from vaes.train.weighting import Weighting
 
@@ -262,13 +262,22 @@ def test_precision_reaches_the_networks_and_the_densities_stay_in_float32(
     assert densities[0] == torch.float32
 
 
+class Flags(Said):
+    """The flags of the process while a training runs, and what it says."""
+
+    every = 1
+    seen: tuple[str, bool] | None = None
+
+    def at(self, training: Training, step: int) -> None:
+        self.seen = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize(
     ("asked", "settled"), [("fp32", "fp32"), ("tf32", "tf32"), ("bf16", "bf16"), ("auto", "fp32"), ("auto", "bf16")]
 )
 def test_precision_is_what_the_settings_say_whatever_an_earlier_training_had(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     asked: str,
     settled: str,
 ) -> None:
@@ -276,15 +285,18 @@ def test_precision_is_what_the_settings_say_whatever_an_earlier_training_had(
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", settled)
     never = {"n_steps": 1, "sample_freq": 0, "eval_freq": 0}
     # PyTorch's own default lets cuDNN round to tf32.
+    flags = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     for before, flag, matmul in (("tf32", True, "high"), ("bf16", False, "highest")):
-        fit(objective(), weighting(), splits(), settings(**never, precision=before), tmp_path / before)
-        assert torch.backends.cudnn.allow_tf32 == flag
-        assert torch.get_float32_matmul_precision() == matmul
-        capsys.readouterr()
-        fit(objective(), weighting(), splits(), settings(**never, precision=asked), tmp_path / f"after {before}")
-        assert f"muon, {settled}, images" in capsys.readouterr().err
-        assert torch.backends.cudnn.allow_tf32 == (settled == "tf32")
-        assert torch.get_float32_matmul_precision() == ("high" if settled == "tf32" else "highest")
+        spy = Flags()
+        fit(objective(), weighting(), splits(), settings(**never, precision=before), tmp_path / before, callbacks=[spy])
+        assert spy.seen == (matmul, flag)
+        spy = Flags()
+        options = settings(**never, precision=asked)
+        fit(objective(), weighting(), splits(), options, tmp_path / f"after {before}", callbacks=[spy])
+        assert f"muon, {settled}, images" in spy.text
+        assert spy.seen == ("high" if settled == "tf32" else "highest", settled == "tf32")
+        # What belongs to the caller's process is put back.
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == flags
 
 
 @pytest.mark.parametrize("asked", ["fp16", "fp8"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from parts import small_vae
-from trainings import everything, settings, splits
+from trainings import Said, everything, settings, splits
 
 from vaes import likelihoods
 from vaes.data import Batches, to_float
@@ -114,14 +114,13 @@ def test_without_the_setting_the_first_stops(tmp_path: Path, poisoned: list[int]
         fit(objective(), WEIGHTING, splits(), settings(), tmp_path / "run")
 
 
-def test_an_interval_that_was_skipped_whole_has_no_means_and_says_so(
-    tmp_path: Path, poisoned: list[int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interval_that_was_skipped_whole_has_no_means_and_says_so(tmp_path: Path, poisoned: list[int]) -> None:
     poisoned += [2, 3]
-    fit(objective(), WEIGHTING, splits(), settings(lr=2e-3, skip_non_finite=2, eval_freq=0), tmp_path / "run")
+    options, lines_said = settings(lr=2e-3, skip_non_finite=2, eval_freq=0), Said()
+    fit(objective(), WEIGHTING, splits(), options, tmp_path / "run", callbacks=[lines_said])
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[1] == {"step": 4, "split": "train", "skipped": 2, "lr": 2e-3}
-    assert "2 steps whose loss or gradient was no number were skipped" in capsys.readouterr().err
+    assert "2 steps whose loss or gradient was no number were skipped" in lines_said.text
 
 
 @pytest.mark.parametrize("saved", [2, 4])

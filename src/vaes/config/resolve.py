@@ -23,8 +23,8 @@ FIELDS = ("seed", "method", "data", "model", "objective", "train")
 
 
 def resolve(raw: object) -> dict[str, Any]:
-    """Check every key of a raw configuration and fill in what is not given: numbers, texts, lists and dicts, nothing left
-    to a default, which are resolved to themselves.
+    """Check every key of a raw configuration and fill in what is not given: numbers, texts, lists and
+    dicts, nothing left to a default, which are resolved to themselves.
 
     Raises:
         UserError: naming the dotted key, what is wrong with it and what would be right.

@@ -28,6 +28,7 @@ __all__ = [
     "newest_folder",
     "read",
     "refuse_misfit",
+    "seal",
     "set_aside",
     "thin_out",
     "verify",
@@ -85,7 +86,7 @@ def write(run: Path, taken: Checkpoint) -> Path:
         files.write_atomic(temporary / TRAINING, lambda path: files.write_tensors(path, taken.training))
         sums_of_files = {name: files.checksum(temporary / name) for name in (MODEL, TRAINING)}
         document = {"format": FORMAT, "step": taken.step, "sha256": sums_of_files, **taken.state}
-        files.write_json(temporary / STATE, {**document, "checksum": _checksum(document)})
+        files.write_json(temporary / STATE, seal(document))
         files.replace_folder(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -113,7 +114,7 @@ def verify(folder: Path) -> dict[str, Any]:
         if not isinstance(state, dict) or state.get("format") not in FORMATS:
             raise UserError(f"{folder / STATE}: not a checkpoint of this format ({FORMAT})")
         checksum = state.pop("checksum", None)
-        if state["format"] != "vaes-1" and checksum != _checksum(state):
+        if state["format"] != "vaes-1" and checksum != seal(state)["checksum"]:
             raise UserError(f"{folder / STATE}: damaged: its checksum is not the one that was saved")
         if type(state["step"]) is not int or not 0 <= state["step"] < 2**53:
             raise UserError(f"{folder / STATE}: its step is no whole number from 0 on")
@@ -129,9 +130,10 @@ def verify(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: not a whole checkpoint ({type(error).__name__}: {error})") from None
 
 
-def _checksum(document: dict[str, Any]) -> str:
-    """Of a state, whatever the order and spacing in which it is written."""
-    return hashlib.sha256(json.dumps(files.finite(document), sort_keys=True).encode()).hexdigest()
+def seal(document: dict[str, Any]) -> dict[str, Any]:
+    """A state with its own checksum, whatever the order and spacing in which it will be written."""
+    text = json.dumps(files.finite(document), sort_keys=True)
+    return {**document, "checksum": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def fault(folder: Path) -> str | None:

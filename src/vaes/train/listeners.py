@@ -1,6 +1,7 @@
 """What happens beside the arithmetic of a training: lines, validation, pictures, checkpoints, and what a user adds.
 
-The protocol is :class:`Listener`; the training calls its listeners in their order, the user's before the one that saves.
+The protocol is :class:`Listener`; the training calls its listeners in their order, the user's before the one that
+saves.
 """
 
 from collections.abc import Mapping
