@@ -7,50 +7,66 @@ The names below are imported when they are first used, so that ``vaes --help`` n
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+logging.getLogger("vaes").addHandler(logging.NullHandler())  # the library prints nothing; the commands show warnings
+
+_HOMES = {
+    "Experiment": "vaes.experiment",
+    "Listener": "vaes.train.listeners",
+    "METHODS": "vaes.methods",
+    "Method": "vaes.methods",
+    "Objective": "vaes.objectives",
+    "Run": "vaes.run",
+    "Settings": "vaes.train",
+    "UserError": "vaes.errors",
+    "VAE": "vaes.model",
+    "Weighting": "vaes.train.weighting",
+    "fit": "vaes.train.loop",
+    "load": "vaes.run",
+    "load_weights": "vaes.run",
+    "register_network": "vaes.config.own",
+}
+
 __all__ = [
     "METHODS",
     "VAE",
+    "Experiment",
+    "Listener",
     "Method",
     "Objective",
+    "Run",
     "Settings",
     "UserError",
     "Weighting",
     "fit",
     "load",
     "load_weights",
+    "register_network",
 ]
 
-_HOMES = {
-    "METHODS": "vaes.methods",
-    "Method": "vaes.methods",
-    "Objective": "vaes.objectives",
-    "Settings": "vaes.train",
-    "UserError": "vaes.errors",
-    "VAE": "vaes.model",
-    "Weighting": "vaes.train.weighting",
-    "fit": "vaes.train.loop",
-    "load": "vaes.runs",
-    "load_weights": "vaes.runs",
-}
-
 if TYPE_CHECKING:
+    from vaes.config.own import register_network
     from vaes.errors import UserError
+    from vaes.experiment import Experiment
     from vaes.methods import METHODS, Method
     from vaes.model import VAE
     from vaes.objectives import Objective
-    from vaes.runs import load, load_weights
+    from vaes.run import Run, load, load_weights
     from vaes.train import Settings
+    from vaes.train.listeners import Listener
     from vaes.train.loop import fit
     from vaes.train.weighting import Weighting
 
 
 _MODULES = frozenset(
     {
+        "config",
         "data",
+        "encoding",
         "evaluate",
         "functional",
         "likelihoods",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,9 @@ from vaes.errors import Stopped, UserError
 from vaes.experiment import Experiment
 from vaes.run import Run, load
 from vaes.terminal import escape, note, quote, say
+
+if TYPE_CHECKING:
+    from vaes.train.runtime import Runtime
 
 __all__ = ["run_cache", "run_compare", "run_config", "run_encode", "run_evaluate", "run_sample", "run_train"]
 
@@ -36,13 +39,19 @@ def run_train(
 
     _import(imports)
     with together(), starting_point(resume, exp_dir, runtime := Runtime(device)) as start:
-        if config is not None:
-            raw = configuration.read_file(config)
+        if path is not None:
+            if config is not None or start.raw is not None:
+                raise UserError(f"{path}: images to choose a configuration for, and -c or --resume brings one; drop one")
+            experiment, choices = _chosen(path, 5.0 if minutes is None else minutes, arguments, runtime)
+            if runtime.is_main:
+                note(choices)
         else:
-            raw = dict(configuration.DEFAULTS) if start.raw is None else start.raw
-        if methods and start.raw is None and (config is None or "method" not in raw):
-            raw["method"] = methods[0]
-        experiment = Experiment.of(raw, arguments)
+            if minutes is not None:
+                raise UserError("--minutes goes with the PATH of images; train.n_steps is the length otherwise")
+            raw = configuration.read_file(config) if config is not None else start.raw or dict(configuration.DEFAULTS)
+            if methods and start.raw is None and (config is None or "method" not in raw):
+                raw["method"] = methods[0]
+            experiment = Experiment.of(raw, arguments)
         if methods and experiment.method not in methods:
             raise UserError(
                 f"method: {experiment.method} is not what this command trains ({', '.join(methods)}); use vaes train"
@@ -195,6 +204,18 @@ def run_cache(empty: bool) -> None:
 
     size = cache.empty_cache() if empty else cache.cache_size()
     say(f"{size / 1e9:.2f} GB {'freed from' if empty else 'in'} {escape(cache.place())}")
+
+
+def _chosen(path: Path, minutes: float, arguments: Sequence[str], runtime: "Runtime") -> tuple[Experiment, str]:
+    """The experiment that the first process chooses for images, and a line for each choice."""
+    from vaes.choose import choose
+
+    made = runtime.collected(choose(path, minutes, arguments, runtime) if runtime.is_main else None)[0]
+    experiment, choices = made
+    rows = [(f"--{c.key}", escape(c.value), c.why) for c in choices]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    lines = [f"  {key:<{widths[0]}}  {value:<{widths[1]}}  {why}" for key, value, why in rows]
+    return experiment, "\n".join([f"chosen for {escape(path)} (give any of these, or another key, to change it):", *lines])
 
 
 def _import(paths: Sequence[Path]) -> None:

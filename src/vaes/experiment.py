@@ -108,8 +108,14 @@ class Experiment:
         return cls.of(configuration.read_file(path), arguments)
 
     def replace(self, changes: Mapping[str, Any]) -> "Experiment":
-        """The experiment with other values of dotted keys: ``{"objective.beta": 4, "seed": 1}``."""
-        return Experiment.of(configuration.changed(self.to_dict(), changes))
+        """The experiment with other values of dotted keys: ``{"objective.beta": 4, "seed": 1}``.
+
+        Another ``method`` starts from its own defaults of ``objective``: the keys of one mean nothing to another.
+        """
+        raw = self.to_dict()
+        if changes.get("method", self.method) != self.method:
+            raw["objective"] = {}
+        return Experiment.of(configuration.changed(raw, changes))
 
     def to_dict(self) -> dict[str, Any]:
         """As nested dicts; :meth:`of` gives the experiment back."""

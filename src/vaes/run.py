@@ -1,6 +1,6 @@
 """What was trained: a model, where it came from, and what can be done with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from vaes import __version__, files
 from vaes import config as configuration
 from vaes.config import DATA_OF_PYTHON
-from vaes.data import ImageSet, Splits, pictures, to_uint8
+from vaes.data import ImageSet, Reading, Splits, image_array, pictures, to_float, to_uint8
 from vaes.data.identity import identify
 from vaes.encoding import Codes, encode
 from vaes.errors import UserError
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from vaes.evaluate.report import Evaluation
 
 __all__ = ["History", "Run", "find_weights", "load", "load_weights"]
-
-Images = "str | ImageSet | Tensor | np.ndarray | Sequence[str | Path]"
 
 
 class History(NamedTuple):
@@ -72,7 +70,7 @@ class Run:
         image_shape: tuple[int, int, int],
     ) -> None:
         self.experiment, self.model, self.step, self.which = experiment, model, step, which
-        self.asked, self.weights, self.sha256, self.image_shape = weights, sha256, image_shape
+        self.asked, self.weights, self.sha256, self.image_shape = asked, weights, sha256, image_shape
         in_run = weights.parent.parent.name == "ckpt"
         self.folder = weights.parent.parent.parent if in_run else weights.parent
         self.notes: list[str] = []
@@ -171,7 +169,7 @@ class Run:
         """
         return encode(self.model, self.images(images), seed=seed, batch_size=batch_size, progress=progress)
 
-    def images(self, source: Any, *, skip_bad: bool = False) -> ImageSet:
+    def images(self, source: Any) -> ImageSet:
         """A set of what :meth:`encode` takes.
 
         Raises:
@@ -185,19 +183,18 @@ class Run:
             x = torch.as_tensor(source)
             if x.is_floating_point():
                 x = to_uint8(x, self.model.value_range)
-            from vaes.data import image_array
-
             found = image_array(x)
         else:
-            paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
-            found, _ = pictures(paths, self.image_shape, **self.reading(), skip_bad=skip_bad)
+            found, _ = self.read_images([source] if isinstance(source, str | Path) else source)
         if found.shape != self.image_shape:
             raise UserError(f"images of {found.shape} where the model takes {self.image_shape}, both (C, H, W)")
         return found
 
-    def reading(self) -> dict[str, Any]:
-        """How image files are read for this model: the options of its own data that say so."""
-        return {key: value for key in ("fit", "white") if (value := self.experiment.data.get(key)) is not None}
+    def read_images(self, paths: Iterable[str | Path], *, skip_bad: bool = False) -> tuple[ImageSet, Reading]:
+        """Image files, folders and archives, read as the run's own data were (``data.fit``, ``data.white``), and how that
+        went."""
+        options = {key: value for key in ("fit", "white") if (value := self.experiment.data.get(key)) is not None}
+        return pictures([Path(path) for path in paths], self.image_shape, **options, skip_bad=skip_bad)
 
     def evaluate(
         self,
@@ -257,8 +254,6 @@ class Run:
         return last.replace(changes or {}).fit(self.folder, **{"data": given, "resume": "latest", **options})
 
     def _floats(self, images: ImageSet, index: Tensor) -> Tensor:
-        from vaes.data import to_float
-
         return to_float(images.read(index.to(images.index_device)), self.model.value_range).cpu()
 
     @torch.inference_mode()

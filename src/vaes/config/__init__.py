@@ -16,9 +16,11 @@ from vaes.config.load import (
     to_yaml,
 )
 from vaes.config.own import import_file, register_network
+from vaes.config.registry import DATA_OF_PYTHON
 from vaes.config.resolve import resolve
 
 __all__ = [
+    "DATA_OF_PYTHON",
     "DEFAULTS",
     "build_data",
     "build_model",

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from vaes import data, likelihoods, nn, schedules
 
+DATA_OF_PYTHON = "arrays"
+"""The source of images that may be given in Python."""
+
 __all__ = ["LIKELIHOODS", "NETWORKS", "SCHEDULES", "SOURCES", "Network"]
 
 
