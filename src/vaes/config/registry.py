@@ -15,7 +15,7 @@ class Network(NamedTuple):
     decoder: Callable[..., Any]
 
 
-NETWORKS: Mapping[str, Network] = {
+NETWORKS: dict[str, Network] = {
     "conv": Network(nn.ConvEncoder, nn.ConvDecoder),
     "mlp": Network(nn.MLPEncoder, nn.MLPDecoder),
 }
