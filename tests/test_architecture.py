@@ -7,7 +7,8 @@ import pytest
 
 # A layer may import the layers before it, and itself.
 LAYERS = [
-    {"errors", "functional", "memory", "schedules", "terminal"},
+    {"errors", "functional", "memory", "schedules"},
+    {"keys", "shipped", "terminal"},
     {"randomness"},
     {"files", "nn", "data"},
     {"posteriors", "priors", "likelihoods"},

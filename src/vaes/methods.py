@@ -45,14 +45,24 @@ def no_weights(pixels: int) -> dict[str, float]:
 
 
 def elbo_weights(pixels: int, *, beta: Scheduled = 1.0) -> dict[str, float]:
-    """``beta`` weighs the rate; 1 is the ELBO."""
+    """``beta`` weighs the rate; 1 is the ELBO.
+
+    Args:
+        pixels: C * H * W.
+        beta: the weight of the rate; 1 is the ELBO.
+    """
     if beta < 0:
         raise ValueError(f"beta: {beta:g} is not right; it must be 0 or more")
     return {"rate": beta}
 
 
 def beta_weights(pixels: int, *, beta: Scheduled = 4.0) -> dict[str, float]:
-    """``beta`` weighs the rate; Higgins et al. take it above 1."""
+    """``beta`` weighs the rate; Higgins et al. take it above 1.
+
+    Args:
+        pixels: C * H * W.
+        beta: the weight of the rate; 1 is the ELBO.
+    """
     return elbo_weights(pixels, beta=beta)
 
 
@@ -64,6 +74,12 @@ def info_weights(
     ``mmd_scale`` is the nats per image that one unit of MMD counts for. By default it is pixels / 2, so that
     ``lambda_`` stands beside the *mean* squared error over pixels and carries over between image sizes, as in the
     released codes; 1 gives the paper's own units.
+
+    Args:
+        pixels: C * H * W.
+        alpha: the rate weighs 1 - alpha.
+        lambda_: the MMD weighs (alpha + lambda_ - 1) * mmd_scale.
+        mmd_scale: nats per image of one unit of MMD; null is pixels / 2, and 1 the paper's own units.
     """
     scale = pixels / 2 if mmd_scale is None else mmd_scale
     return {"rate": 1 - alpha, "mmd": (alpha + lambda_ - 1) * scale}
@@ -72,7 +88,14 @@ def info_weights(
 def mmd_weights(
     pixels: int, *, alpha: Scheduled = 1.0, lambda_: Scheduled = 1.0, mmd_scale: float | None = None
 ) -> dict[str, float]:
-    """InfoVAE's, at alpha = 1: the MMD takes the place of the rate."""
+    """InfoVAE's, at alpha = 1: the MMD takes the place of the rate.
+
+    Args:
+        pixels: C * H * W.
+        alpha: the rate weighs 1 - alpha.
+        lambda_: the MMD weighs (alpha + lambda_ - 1) * mmd_scale.
+        mmd_scale: nats per image of one unit of MMD; null is pixels / 2, and 1 the paper's own units.
+    """
     return info_weights(pixels, alpha=alpha, lambda_=lambda_, mmd_scale=mmd_scale)
 
 

@@ -24,7 +24,12 @@ Scheduled = Annotated[float, Schedule]
 
 
 class Constant(Schedule):
-    """``value`` at every step."""
+    """``value`` at every step.
+
+    Args:
+        total_steps: of the training.
+        value: at every step.
+    """
 
     def __init__(self, total_steps: int = 1, *, value: float) -> None:
         self.value = value
@@ -39,6 +44,12 @@ class Linear(Schedule):
 
     As a warm-up of the rate: Bowman et al., Generating Sentences from a Continuous Space, 2016,
     https://arxiv.org/abs/1511.06349, section 3.1.
+
+    Args:
+        total_steps: of the training.
+        start: at the first step.
+        stop: at the end.
+        steps: how many it takes; null is the whole training.
     """
 
     def __init__(self, total_steps: int, *, start: float, stop: float, steps: int | None = None) -> None:
@@ -53,6 +64,12 @@ class Cosine(Schedule):
     """From ``start`` to ``stop`` along half a cosine over ``steps`` steps, then ``stop``.
 
     Loshchilov & Hutter, SGDR, 2017, https://arxiv.org/abs/1608.03983, equation 5, without restarts.
+
+    Args:
+        total_steps: of the training.
+        start: at the first step.
+        stop: at the end.
+        steps: how many it takes; null is the whole training.
     """
 
     def __init__(self, total_steps: int, *, start: float, stop: float = 0.0, steps: int | None = None) -> None:
@@ -68,6 +85,14 @@ class OneCycle(Schedule):
     both along half a cosine.
 
     Smith & Topin, Super-Convergence, 2018, https://arxiv.org/abs/1708.07120; theirs is piecewise linear.
+
+    Args:
+        total_steps: of the training.
+        peak: the largest value.
+        warmup: the share of the steps that goes up.
+        start_div: the first value is the peak divided by this.
+        end_div: the last value is the peak divided by this.
+        steps: how many it takes; null is the whole training.
     """
 
     def __init__(
@@ -100,6 +125,14 @@ class Cyclical(Schedule):
     ``stop``.
 
     Fu et al., Cyclical Annealing Schedule, 2019, https://arxiv.org/abs/1903.10145, section 3.2.
+
+    Args:
+        total_steps: of the training.
+        start: at the beginning of each cycle.
+        stop: at its end.
+        cycles: how many.
+        ramp: the share of a cycle that goes up.
+        steps: how many all cycles take; null is the whole training.
     """
 
     def __init__(

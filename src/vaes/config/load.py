@@ -1,7 +1,9 @@
 """Where raw keys come from: a YAML file and dotted overrides."""
 
 import copy
+import os
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from vaes.config.registry import SOURCES
 from vaes.config.resolve import ALIASES, DEFAULT_KINDS, resolve
 from vaes.config.schema import keys as keys_of
 from vaes.errors import UserError
+from vaes.shipped import find
+from vaes.terminal import brief, escape
 
 __all__ = [
     "DEFAULTS",
@@ -26,20 +30,8 @@ __all__ = [
     "to_yaml",
 ]
 
-MAX_BYTES = 1_000_000
-
-DEFAULTS: Mapping[str, Any] = {
-    "method": "vae",
-    "data": {"kind": "digits", "image_size": 16},
-    "model": {
-        "z_dim": 2,
-        "network": {"kind": "conv", "dim": 32, "dim_mults": [1, 2, 4]},
-        "likelihood": {"kind": "bernoulli"},
-    },
-    "train": {"n_steps": 1000, "batch_size": 128},
-}
-"""What is trained where no file is given: ``configs/vae-digits.yaml``, also where only the package is installed."""
-
+MAX_BYTES = 100_000
+MAX_DEPTH = 20
 
 TEXTS = {
     f"data.{name}"
@@ -74,7 +66,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
-        r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.(?:nan|NaN)$"
+        r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.(?:nan|NaN)$"
     ),
     list("-+.0123456789"),
 )
@@ -89,9 +81,9 @@ def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[
     for key_node, value_node in node.value:
         key, value = loader.construct_object(key_node, deep=True), loader.construct_object(value_node, deep=True)
         if not isinstance(key, str):
-            raise UserError(f"line {node.start_mark.line + 1}: the key {key!r} is not text")
+            raise UserError(f"line {node.start_mark.line + 1}: the key {brief(key)} is not text")
         if key in found:
-            raise UserError(f"line {node.start_mark.line + 1}: the key {key!r} is there twice")
+            raise UserError(f"line {node.start_mark.line + 1}: the key {brief(key)} is there twice")
         found[key] = value
     return found
 
@@ -101,10 +93,10 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
 def _value(text: str, where: str) -> Any:
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{where}: {len(text):,} characters; a configuration has at most {MAX_BYTES:,}")
     try:
-        # Aliases are refused: a few bytes of them can stand for gigabytes.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_Loader)):
-            raise UserError(f"{where}: YAML aliases (*name) are not read here; write the value out")
+        _refuse_tricks(text)
         return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values alone
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
@@ -115,10 +107,21 @@ def _value(text: str, where: str) -> Any:
         raise UserError(f"{where}:{at} not valid YAML: {problem}") from None
 
 
+def _refuse_tricks(text: str) -> None:
+    """Aliases, of which a few bytes can stand for gigabytes, and nesting, which costs PyYAML its depth squared."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError("YAML aliases (*name) are not read here; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UserError(f"line {event.start_mark.line + 1}: not valid YAML here: nested more than {MAX_DEPTH} deep")
+
+
 def read_file(path: str | Path) -> dict[str, Any]:
     """The raw keys of a YAML file."""
     path = Path(path)
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would wait for ever
         raise UserError(f"{path}: cannot be read as a configuration: not a file")
     try:
         size = path.stat().st_size
@@ -127,8 +130,13 @@ def read_file(path: str | Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a configuration: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: cannot be read as a configuration: byte {error.start} is no UTF-8; save it as text in UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read as a configuration: {why}") from None
     return parse(text, str(path))
 
 
@@ -148,23 +156,29 @@ def overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
     Raises:
         UserError: an argument that is no such option, or an option without its value.
     """
-    pairs, rest = [], list(arguments)
+    pairs, rest = [], deque(arguments)
     while rest:
-        word = rest.pop(0)
+        word = rest.popleft()
         if not word.startswith("--") or word == "--":
             raise UserError(f"{word}: a leftover argument; options are --key value or --key=value")
         key, equals, text = word[2:].partition("=")
         if not equals:
             if not rest or re.match(r"--[A-Za-z]", rest[0]):
                 raise UserError(f"--{key}: its value is missing; write --{key} VALUE or --{key}=VALUE")
-            text = rest.pop(0)
-        if not all(key.split(".")):
-            raise UserError(f"--{key}: not a dotted key such as train.lr")
-        value = _value(text, f"--{key}")
-        # A text is taken as it stands: YAML would cut a path at " #" and drop its spaces.
-        stands = isinstance(value, str) and text[:1] not in "'\""
-        pairs.append((key, text if stands or (key in TEXTS and isinstance(value, int | float)) else value))
+            text = rest.popleft()
+        if not all(parts := key.split(".")) or len(parts) > MAX_DEPTH:
+            raise UserError(f"--{escape(key[:80])}: not a dotted key such as train.lr")
+        pairs.append((key, _override(key, text)))
     return pairs
+
+
+def _override(key: str, text: str) -> Any:
+    # A text is taken as it stands: YAML would cut a path at " #", drop its spaces and read [a] as a list.
+    quoted = text[:1] in ("'", '"')
+    if key in TEXTS and not quoted:
+        return None if text in ("", "null", "~") else text
+    value = _value(text, f"--{escape(key[:80])}")
+    return text if isinstance(value, str) and not quoted else value
 
 
 def _canonical(key: str, value: Any) -> tuple[str, Any]:
@@ -200,7 +214,10 @@ def changed(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def _changed(raw: Mapping[str, Any], pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    keys = copy.deepcopy(dict(raw))
+    try:
+        keys = copy.deepcopy(dict(raw))
+    except RecursionError:
+        raise UserError(f"configuration: nested more than {MAX_DEPTH} deep") from None
     given = [_canonical(key, value) for key, value in pairs]
     # Kinds first: an option of the new kind may stand before it on the command line.
     for key, value in sorted(given, key=lambda pair: not pair[0].endswith(".kind")):
@@ -245,3 +262,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, True))
+
+
+DEFAULTS: Mapping[str, Any] = read_file(find("vae-digits"))
+"""What is trained where no file is given."""

@@ -9,13 +9,16 @@ from vaes.config.schema import check_keys, dotted, keys, takes_schedule, unknown
 from vaes.data import Protocol
 from vaes.errors import UserError
 from vaes.methods import METHODS
+from vaes.terminal import brief
 from vaes.train.settings import Settings
 
 __all__ = ["resolve"]
 
-# The commands of the project that this one grew from say coefficients so.
 DEFAULT_KINDS = {"data": "digits", "model.network": "conv", "model.likelihood": "gaussian"}
 
+OWN_NETWORK = "a network of your own needs --import FILE (the file that registers it)"
+
+# The commands of the project that this one grew from say coefficients so.
 ALIASES = {"coef_kl": "beta", "coef_alpha": "alpha", "coef_lambda": "lambda_"}
 
 
@@ -30,12 +33,12 @@ def resolve(raw: object) -> dict[str, Any]:
         UserError: naming the dotted key, what is wrong with it and what would be right.
     """
     top = check_keys("", raw, FIELDS)
-    plain = validate("", _top, {name: top[name] for name in ("seed", "method") if name in top})
+    plain = validate("", top_options, {name: top[name] for name in ("seed", "method") if name in top})
     method = plain["method"]
     if not 0 <= plain["seed"] < 2**63:
         raise UserError(f"seed: {plain['seed']} is not right; it must be 0 or more and below 2^63")
     if method not in METHODS:
-        raise unknown(f"method: unknown method {method!r}", method, METHODS)
+        raise unknown(f"method: unknown method {brief(method)}", method, METHODS)
     train, objective = _move_aliases(top.get("train", {}), top.get("objective", {}))
     resolved: dict[str, Any] = _lists(
         {
@@ -50,12 +53,23 @@ def resolve(raw: object) -> dict[str, Any]:
     return resolved
 
 
-def _top(*, seed: int = 0, method: str = "vae") -> None:
-    """The plain keys of the top level."""
+def top_options(*, seed: int = 0, method: str = "vae") -> None:
+    """The plain keys of the top level.
+
+    Args:
+        seed: decides the initial weights, the order of the images and all noise.
+        method: what is trained, by its name in the table of methods.
+    """
 
 
 def model_options(*, z_dim: int = 2, value_range: tuple[float, float] | None = None) -> None:
-    """The keys of ``model`` beside its parts; ``value_range`` null is what the likelihood is meant for."""
+    """The keys of ``model`` beside its parts.
+
+    Args:
+        z_dim: latent dimensions.
+        value_range: what the darkest and the brightest value of a pixel become; null is what the likelihood is meant
+            for.
+    """
 
 
 def data_options(
@@ -68,10 +82,10 @@ def data_options(
     """The keys of ``data`` beside its source's.
 
     Args:
-        flip: mirror each training image with probability 1/2.
-        binarize: draw pixels black or white: never (``none``), once (``static``), or anew at every step (``dynamic``).
-        binarize_seed: chooses the fixed draws.
-        changed: what happens where the images are others than those that the run was trained on.
+        flip: mirrors each training image with probability 1/2.
+        binarize: makes images black and white: drawn once (static), or anew at every step of training (dynamic).
+        binarize_seed: chooses the draws that are made once.
+        changed: what to do where the images are others than those that the run was trained on.
     """
 
 
@@ -79,10 +93,13 @@ def _kind(path: str, values: object, registry: Mapping[str, Any]) -> tuple[str, 
     if isinstance(values, str):
         values = {"kind": values}
     if not isinstance(values, Mapping):
-        raise UserError(f"{path}: {values!r} is not a group of keys with a kind; kinds: {', '.join(sorted(registry))}")
+        raise UserError(
+            f"{path}: {brief(values)} is not a group of keys with a kind; kinds: {', '.join(sorted(registry))}"
+        )
     kind = values.get("kind", DEFAULT_KINDS.get(path))
     if not isinstance(kind, str) or kind not in registry:
-        raise unknown(f"{path}.kind: unknown kind {kind!r}", kind, registry)
+        error = unknown(f"{path}.kind: unknown kind {brief(kind)}", kind, registry)
+        raise UserError(f"{error}; {OWN_NETWORK}") if path == "model.network" else error
     return kind, {key: value for key, value in values.items() if key != "kind"}
 
 

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pydantic
 
 from vaes.errors import UserError
+from vaes.keys import hint
 from vaes.schedules import Schedule
+from vaes.terminal import brief, escape
 
 __all__ = ["check_keys", "keys", "unknown", "validate"]
 
@@ -28,21 +30,22 @@ def keys(part: Part) -> dict[str, inspect.Parameter]:
 def unknown(what: str, name: object, allowed: Iterable[str]) -> UserError:
     """The error for a name that is not among the allowed ones, with the nearest spelling."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return UserError(f"{what}: {hint}allowed: {', '.join(names) or 'none'}")
+    near = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return UserError(f"{what}: {meant}allowed: {', '.join(names) or 'none'}")
 
 
 def check_keys(path: str, values: object, allowed: Iterable[str]) -> dict[str, Any]:
     """The values as a dict, if it is one and holds allowed keys alone; else UserError naming the dotted key."""
     if not isinstance(values, Mapping):
         raise UserError(
-            f"{path or 'configuration'}: {values!r} is not a group of keys; allowed: {', '.join(sorted(allowed))}"
+            f"{path or 'configuration'}: {brief(values)} is not a group of keys; allowed: {', '.join(sorted(allowed))}"
         )
     names = set(allowed)
     for key in values:
         if key not in names:
-            raise unknown(f"{dotted(path, key)}: unknown key", key, names)
+            name, meant = dotted(path, escape(str(key)[:80])), hint(path, key, names, values[key])
+            raise UserError(f"{name}: unknown key: {meant}allowed: {', '.join(sorted(names)) or 'none'}")
     return dict(values)
 
 
@@ -78,7 +81,9 @@ def _checked(path: str, annotation: Any, value: object) -> Any:
     try:
         return adapter.validate_python(_tuples(value))
     except pydantic.ValidationError:
-        raise UserError(f"{path}: {_plain_value(value)!r} is not right; it must be {describe(annotation)}") from None
+        raise UserError(
+            f"{path}: {brief(_plain_value(value))} is not right; it must be {describe(annotation)}"
+        ) from None
 
 
 def takes_schedule(annotation: Any) -> bool:

@@ -1,0 +1,172 @@
+"""The keys of a configuration, described: types and defaults from signatures, meanings from docstrings.
+
+``python -m vaes.config.document`` writes the table that :mod:`vaes.keys` reads.
+"""
+
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from vaes.config.load import DEFAULTS, load
+from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
+from vaes.config.resolve import DEFAULT_KINDS, Config, data_options, model_options, top_options
+from vaes.config.schema import describe, keys
+from vaes.errors import UserError
+from vaes.keys import FILE, Group, Key
+from vaes.methods import METHODS
+from vaes.train.settings import Settings
+
+__all__ = ["as_json", "document", "meanings", "starting_point"]
+
+
+def document() -> list[Group]:
+    """The whole table, from the registries as they are now."""
+    networks = {name: pair.encoder for name, pair in NETWORKS.items()}
+    seed, method = _rows("", top_options)
+    return [
+        Group("", "", "", (seed, method._replace(type=f"one of {', '.join(METHODS)}"))),
+        *_kinds("data", SOURCES),
+        _group("data", data_options, about="with every kind"),
+        _group("model", model_options),
+        *_kinds("model.network", networks),
+        *_kinds("model.likelihood", LIKELIHOODS),
+        *_objectives(),
+        _group("train", Settings),
+        *_kinds("schedule", SCHEDULES),
+    ]
+
+
+def _kinds(section: str, registry: Mapping[str, Callable[..., Any]]) -> Iterator[Group]:
+    default = DEFAULT_KINDS.get(section)
+    kind = Key(
+        f"{section}.kind", f"one of {', '.join(registry)}", default, "which of the kinds below; each has its keys"
+    )
+    yield Group(section, "", "", (kind,))
+    for name, part in registry.items():
+        yield _group(section, part, choice=f"{section}.kind {name}", about=_first_sentence(part))
+
+
+def _objectives() -> Iterator[Group]:
+    for name, row in METHODS.items():
+        rows = [*_rows("objective", row.weights), *_rows("objective", row.bound)]
+        for term, part in row.terms.items():
+            rows += _rows(f"objective.{term}", part)
+        yield Group("objective", f"method {name}", f"{row.title}: {row.loss}", tuple(rows))
+
+
+def _group(section: str, part: Callable[..., Any], *, choice: str = "", about: str = "") -> Group:
+    return Group(section, choice, about, tuple(_rows(section, part)))
+
+
+def _rows(section: str, part: Callable[..., Any]) -> list[Key]:
+    said = meanings(part)
+    return [
+        Key(
+            f"{section}.{name}" if section else name,
+            describe(parameter.annotation),
+            None if parameter.default is inspect.Parameter.empty else _yaml(parameter.default),
+            said.get(name, ""),
+        )
+        for name, parameter in keys(part).items()
+    ]
+
+
+def _yaml(value: object) -> str:
+    value = list(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def meanings(part: Callable[..., Any]) -> dict[str, str]:
+    """Parameter -> its line in the ``Args:`` of a docstring, without markup."""
+    names, name = set(inspect.signature(part).parameters), ""
+    found: dict[str, str] = {}
+    _, _, section = (inspect.getdoc(part) or "").partition("Args:\n")
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            break
+        entry = re.match(r"    (\w+): +(.*)", line)
+        if entry and entry[1] in names:
+            name, line = entry[1], entry[2]
+        if name:
+            found[name] = f"{found.get(name, '')} {line.strip()}".strip()
+    return {name: _without_markup(text) for name, text in found.items()}
+
+
+def _first_sentence(part: Callable[..., Any]) -> str:
+    text = " ".join((inspect.getdoc(part) or "").partition("\n\n")[0].split())
+    return _without_markup(re.split(r"(?<=\w)[.:] ", f"{text} ")[0].strip().removesuffix("."))
+
+
+def _without_markup(text: str) -> str:
+    return re.sub(r":\w+:`~?([^`]*)`", r"\1", text).replace("`", "")
+
+
+def starting_point(method: str) -> str:
+    """A complete configuration of a method as YAML with a comment a key, on the images that need no files.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    config = load({**DEFAULTS, "method": method})
+    row = METHODS[method]
+    head = f"# {row.title} ({row.source}): {row.loss}\n# Every key is here; what you leave out keeps its default.\n"
+    return head + "".join(_commented(config.to_dict(), "", _comments(config)))
+
+
+def _comments(config: Config) -> dict[str, str]:
+    """Dotted key -> its comment, by what the configuration chose."""
+    chosen = {
+        "",
+        f"method {config.method}",
+        f"data.kind {config.data['kind']}",
+        *(f"model.{part}.kind {config.model[part]['kind']}" for part in ("network", "likelihood")),
+    }
+    found = {}
+    for group in document():
+        for key in group.keys if group.choice in chosen else ():
+            choice = key.type.startswith("one of ")
+            found[key.name] = key.type if choice or not key.meaning else key.meaning.removesuffix(".")
+    return found
+
+
+def _commented(values: Mapping[str, Any], path: str, comments: Mapping[str, str]) -> Iterator[str]:
+    indent = "  " * (path.count(".") + 1 if path else 0)
+    for key, value in values.items():
+        name = f"{path}.{key}" if path else key
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{key}:\n"
+            yield from _commented(value, name, comments)
+            continue
+        line, comment = f"{indent}{key}: {_yaml(value)}", comments.get(name, "")
+        if len(line) + len(comment) > 96:
+            yield from (f"{indent}# {part}\n" for part in textwrap.wrap(comment, 96 - len(indent)))
+            comment = ""
+        yield f"{line}  # {comment}\n" if comment else f"{line}\n"
+
+
+def as_json(table: list[Group]) -> str:
+    """The table as a text with one key a line."""
+    rows = []
+    for group in table:
+        keys = ",\n  ".join(json.dumps(key, ensure_ascii=False) for key in group.keys)
+        rows.append(f"{json.dumps(group[:3], ensure_ascii=False)[:-1]}, [\n  {keys}\n]]")
+    return "[" + ",\n".join(rows) + "]\n"
+
+
+def main() -> None:
+    """Write the table; a key without its line of meaning is refused."""
+    table = document()
+    silent = [key.name for group in table for key in group.keys if not key.meaning]
+    FILE.write_text(as_json(table), encoding="utf-8")
+    if silent:
+        raise UserError(f"no meaning in the docstring of: {', '.join(silent)}")
+
+
+if __name__ == "__main__":
+    main()
