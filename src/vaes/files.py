@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,30 @@ from torch import Tensor
 
 from vaes.errors import UserError
 
-__all__ = ["checksum", "read_tensors", "remove", "replace_folder", "sync_folder", "write_atomic", "write_tensors"]
+__all__ = [
+    "checksum",
+    "read_tensors",
+    "refuse_unwritable",
+    "remove",
+    "replace_folder",
+    "sync_folder",
+    "write_atomic",
+    "write_tensors",
+]
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Make a folder if it is missing, and refuse one in which no file can be made: before the work, not after it.
+
+    Raises:
+        UserError: naming it, and what the system says.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".vaes-"):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
