@@ -7,12 +7,13 @@ import pytest
 
 # A layer may import the layers before it, and itself.
 LAYERS = [
-    {"errors", "functional", "memory", "schedules"},
+    {"drawing", "errors", "functional", "memory", "schedules"},
     {"keys", "shipped", "terminal"},
     {"randomness"},
     {"files", "nn", "data"},
     {"posteriors", "priors", "likelihoods"},
     {"model"},
+    {"encoding"},
     {"objectives", "view", "evaluate"},
     {"train", "methods"},
     {"config"},

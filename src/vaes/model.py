@@ -1,5 +1,7 @@
 """The VAE itself: five parts glued together."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,7 +13,7 @@ from vaes.nn import output_range
 from vaes.posteriors import Latent, Posterior
 from vaes.priors import Prior
 
-__all__ = ["VAE", "Trace"]
+__all__ = ["VAE", "Trace", "evaluation"]
 
 
 class Trace(NamedTuple):
@@ -137,3 +139,16 @@ class VAE(nn.Module):
             if kl is not None:
                 return kl.sum(-1)
         return None if log_q is None else (log_q - log_pz).mean(0)
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside; every module returns to its own mode after."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True

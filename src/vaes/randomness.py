@@ -28,6 +28,7 @@ class Use(enum.IntEnum):
     PRIOR = 102
     VALIDATION = 103
     PICTURES = 104
+    ENCODING = 105
 
 
 def generator(seed: int, use: Use, index: int = 0) -> np.random.Generator:

@@ -24,8 +24,10 @@ def read(path):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_files_are_the_returned_arrays_for_any_shape(mode, shape, conv, build, images, tmp_path):
     model, data = build(shape, 2, conv=conv), images(30, shape)
-    paths = draw(mode, model, tmp_path / "new" / "folder", SMALL, data, "a caption")
-    picture = MODES[mode](model, SMALL, data, "a caption")
+    options = SMALL._replace(singles=True, codes=torch.randn(5, 2))
+    paths, remarks = draw(mode, model, tmp_path / "new" / "folder", options, data, "a caption")
+    picture = MODES[mode](model, options, data, "a caption")
+    assert remarks == list(picture.remarks) == []
     assert [path.name for path in paths] == [f"{mode}-{i:03d}.png" for i in range(len(paths) - 1)] + [
         f"{mode}-sheet.png"
     ]
@@ -40,12 +42,13 @@ def test_the_files_are_the_returned_arrays_for_any_shape(mode, shape, conv, buil
 def test_the_seed_alone_decides_and_the_batch_size_does_not(mode, between, build, images):
     model, data = build((1, 8, 8), 2), images()
     options = SMALL._replace(between=between, traverse_dim=1, seed=5)
+    options = options._replace(codes=torch.randn(4, 2)) if mode == "decode" else options
     drawn = MODES[mode](model, options, data, "")
     again = MODES[mode](model, options._replace(batch_size=64), data, "")
     # Matrix products of another batch size may round differently: one grey level at most.
     assert (drawn.singles.int() - again.singles.int()).abs().max() <= 1
     assert torch.equal(MODES[mode](model, options, data, "").singles, drawn.singles)
-    if mode != "visualize_latent":
+    if mode not in ("visualize_latent", "decode"):
         assert not torch.equal(MODES[mode](model, options._replace(seed=6), data, "").singles, drawn.singles)
 
 
@@ -56,7 +59,7 @@ def test_every_module_keeps_its_own_mode_and_statistics(mode, build, images):
     frozen = next(m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d))
     frozen.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    MODES[mode](model, SMALL, images(), "")
+    MODES[mode](model, SMALL._replace(codes=torch.randn(4, 2)), images(), "")
     assert model.training
     assert not frozen.training
     assert model.decoder.training
@@ -176,18 +179,20 @@ def test_projections_draw_models_of_any_z_dim(projection, singles, labelled, bui
 @pytest.mark.parametrize(
     ("mode", "options", "message"),
     [
-        ("visualize_latent", {}, r"z_dim = 3 here: add --projection pca \(or tsne\)"),
         ("traverse", {"traverse_dim": 3}, "--traverse_dim 3: this model's dimensions are 0 to 2"),
         ("traverse", {"traverse_dim": -1}, "--traverse_dim -1"),
-        ("traverse", {"traverse_dim": 0, "n_samples": 31}, "--n_samples 31: the test set has only 30"),
         ("traverse", {"traverse_range": 0.0}, "--traverse_range 0.0"),
         ("traverse", {"traverse_range": float("nan")}, "--traverse_range nan"),
         ("traverse", {"n_traverse": 1}, "--n_traverse 1: must be at least 2"),
-        ("reconstruct", {"n_samples": 31}, "--n_samples 31: the test set has only 30"),
-        ("interpolate", {"n_samples": 31, "between": "test"}, "--n_samples 31: the test set has only 30"),
         ("interpolate", {"n_interpolate": 1}, "--n_interpolate 1"),
         ("sample", {"n_samples": 0}, "--n_samples 0: must be at least 1"),
         ("sample", {"batch_size": 0}, "--batch_size 0"),
+        ("sample", {"n_samples": 10**9}, "--n_samples 1000000000: must be 1,000,000 at most"),
+        ("interpolate", {"n_interpolate": 5000}, "--n_interpolate 5000: must be 1,024 at most"),
+        ("traverse", {"n_traverse": 10**12}, "--n_traverse 1000000000000: must be 1,024 at most"),
+        ("decode", {}, "there are none: give --codes FILE or --z 0,1"),
+        ("decode", {"codes": torch.zeros(2, 4)}, "4 numbers each, and this model's z_dim is 3"),
+        ("decode", {"codes": torch.tensor([[0.0, 0, 0], [0, float("nan"), 0]])}, "code 2 of those given holds NaN"),
         ("dream", {}, "--mode dream: must be one of sample, interpolate"),
     ],
 )
@@ -197,7 +202,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_line_and_nothing_is_written(
     with pytest.raises(UserError, match=message) as error:
         draw(mode, build(), tmp_path / "out", Options(**{**SMALL._asdict(), **options}), images())
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob("*.png"))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +227,7 @@ def test_a_diverged_model_is_named_as_such(build):
 
 def test_a_full_disk_leaves_the_folder_as_it_was(build, tmp_path, monkeypatch):
     model = build()
-    draw("sample", model, tmp_path, SMALL._replace(n_samples=2))
+    draw("sample", model, tmp_path, SMALL._replace(n_samples=2, singles=True))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     save, calls = Image.Image.save, []
 
@@ -234,7 +239,7 @@ def test_a_full_disk_leaves_the_folder_as_it_was(build, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        draw("sample", model, tmp_path, SMALL._replace(seed=1))
+        draw("sample", model, tmp_path, SMALL._replace(seed=1, singles=True))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

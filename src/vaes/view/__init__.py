@@ -1,18 +1,32 @@
 """Pictures of what a model learned: samples, paths, walks, reconstructions and maps of the latent space."""
 
-from vaes.view.latent import latent_map
-from vaes.view.modes import MODES, Options, Picture, draw, interpolate, reconstruct, sample, traverse, visualize_latent
-from vaes.view.sheet import grid, sheet
+import vaes.drawing  # noqa: F401 - before anything here imports matplotlib
+from vaes.view.layout import grid, sheet
+from vaes.view.modes import (
+    MODES,
+    decode_codes,
+    interpolate,
+    make,
+    reconstruct,
+    sample,
+    traverse,
+    visualize_latent,
+)
+from vaes.view.output import Drawn, draw
+from vaes.view.picture import Options, Picture, check
 from vaes.view.training import training_sheet
 
 __all__ = [
     "MODES",
+    "Drawn",
     "Options",
     "Picture",
+    "check",
+    "decode_codes",
     "draw",
     "grid",
     "interpolate",
-    "latent_map",
+    "make",
     "reconstruct",
     "sample",
     "sheet",

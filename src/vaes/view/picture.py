@@ -9,21 +9,28 @@ from PIL import Image
 from torch import Tensor
 
 from vaes.data.images import ImageSet
+from vaes.encoding import refuse_other_shape
 from vaes.errors import UserError
+from vaes.memory import available
 from vaes.model import VAE
-from vaes.view.passes import decode, evaluation
-from vaes.view.sheet import sheet
+from vaes.view.decoding import random_index
+from vaes.view.layout import literal, sheet
 
 __all__ = [
     "Options",
     "Picture",
     "balanced_columns",
     "check",
+    "check_room",
+    "choose",
     "first",
+    "given_codes",
     "lines",
+    "names_of",
     "needed",
     "number",
     "row_sheet",
+    "shown",
     "strips",
 ]
 
@@ -44,6 +51,12 @@ class Options(NamedTuple):
     path: Literal["linear", "spherical"] = "linear"
     between: Literal["prior", "test"] = "prior"
     projection: Literal["pca", "tsne"] | None = None
+    singles: bool = False
+    """Every picture, row or pair as a file of its own beside the sheet."""
+    codes: Tensor | None = None
+    """(N, D): what ``decode`` draws, and where ``traverse`` starts."""
+    whose: Literal["test", "given"] = "test"
+    """The images are a test set, of which some are chosen at random, or the user's own, which are taken in order."""
 
 
 class Picture(NamedTuple):
@@ -51,38 +64,118 @@ class Picture(NamedTuple):
 
     singles: Tensor  # (N, C, H', W') uint8: one picture, row or pair each, pixel for pixel
     sheet: Image.Image
+    remarks: tuple[str, ...] = ()
+    """What was decided in the drawing that the options did not say, a sentence each; the caption has them too."""
+
+
+BOUNDS = {
+    "n_samples": (1, 1_000_000),
+    "batch_size": (1, 1_000_000),
+    "n_interpolate": (2, MAX_ON_SHEET),  # a row has to fit on a sheet
+    "n_traverse": (2, MAX_ON_SHEET),
+}
 
 
 def check(options: Options) -> None:
-    """Refuse options that nothing can be drawn with."""
+    """Refuse options that nothing can be drawn with; what is asked for all in all, :func:`check_room` does.
+
+    Raises:
+        UserError: naming the option and its bounds.
+    """
     if not 0 <= options.seed < 2**63:
         raise UserError(f"--seed: {options.seed} is not right; it must be 0 or more and below 2^63")
-    for name, least in (("n_samples", 1), ("batch_size", 1), ("n_interpolate", 2), ("n_traverse", 2)):
+    for name, (least, most) in BOUNDS.items():
         value = getattr(options, name)
-        if value < least:
-            raise UserError(f"--{name} {value}: must be at least {least}")
+        if not least <= value <= most:
+            bound = f"at least {least}" if value < least else f"{most:,} at most"
+            raise UserError(f"--{name} {value}: must be {bound}")
     if not 0 < options.traverse_range <= 1e6:
         raise UserError(f"--traverse_range {options.traverse_range}: must be a positive number, and 1e6 at most")
 
 
-def needed(images: ImageSet | None, mode: str, model: VAE, count: int) -> ImageSet:
-    """The test images, or the reason why this mode cannot use them."""
-    if images is None:
+def check_room(shape: tuple[int, ...], z_dim: int, rows: int, per_row: tuple[str, int], fixed: bool = False) -> None:
+    """Refuse more pictures (C, H, W) in rows than half of the free memory holds, before any is made.
+
+    Args:
+        shape: (C, H, W).
+        z_dim: latent dimensions.
+        rows: how many rows, or pictures in rows of one.
+        per_row: the option that says how many pictures are in a row ("" for none), and the number.
+        fixed: no option changes the number of rows.
+
+    Raises:
+        UserError: naming the option, and the largest number that works.
+    """
+    name, length = per_row
+    each = 4 * math.prod(shape) + 16 * z_dim  # the pictures, their copies while they are put together, and codes
+    room = max(1, available() // 2 // each)
+    if rows * length <= room:
+        return
+    what = f"{rows * length:,} pictures take {rows * length * each / 2**30:,.1f} GiB, more than half of what is free"
+    if not fixed and room >= length:
+        raise UserError(f"--n_samples {rows}: {what}; at most {room // length:,} here")
+    if name:
+        raise UserError(f"--{name} {length}: {what}; at most {max(room // rows, 1):,} here")
+    raise UserError(f"{what}; at most {room:,} here")
+
+
+def needed(images: ImageSet | None, mode: str, model: VAE) -> ImageSet:
+    """The images, or the reason why this mode cannot use them."""
+    if images is None or not len(images):
         raise UserError(
-            f"--mode {mode} shows test images and there are none: name a data set with data.kind and data.root"
+            f"--mode {mode} shows images and there are none: name a data set with data.kind and data.root, or give some"
         )
-    if len(images) < count:
-        raise UserError(
-            f"--n_samples {count}: the test set has only {len(images)} images; ask for at most {len(images)}"
-        )
-    with evaluation(model):
-        made = tuple(decode(model, torch.zeros(1, model.z_dim), 1).shape[1:])
-    if made != images.shape:
-        sizes = " and ".join("x".join(map(str, shape)) for shape in (made, images.shape))
-        raise UserError(
-            f"the model's images and the data's (C x H x W) are {sizes}: use the data that it was trained on"
-        )
+    refuse_other_shape(model, images)
     return images
+
+
+def choose(images: ImageSet, count: int, options: Options) -> tuple[Tensor, tuple[str, ...]]:
+    """The indices of `count` of the images, or of all where there are fewer, and what there is to say about it."""
+    have, whose = len(images), options.whose
+    if whose == "given":
+        remarks = (
+            (f"the first {count:,} of {have:,} given images: --n_samples {have} draws all",) if have > count else ()
+        )
+        return torch.arange(min(count, have)), remarks
+    remarks = (f"{have:,} where {count:,} were asked for: there are no more {whose} images",) if have < count else ()
+    return random_index(images, options.seed)[:count], remarks
+
+
+def names_of(images: ImageSet, index: Tensor, options: Options) -> str:
+    """The names of given images, as far as a line of a caption has room for them."""
+    paths = getattr(images.notes, "paths", None)
+    if options.whose != "given" or paths is None:
+        return ""
+    names = [literal(paths[i], 40) for i in index[:8].tolist()]
+    more = f" and {len(index) - len(names):,} more" if len(index) > len(names) else ""
+    return f"{', '.join(names)}{more}"
+
+
+def given_codes(model: VAE, options: Options) -> Tensor:
+    """The codes of the options, (N, D) float32 on the CPU.
+
+    Raises:
+        UserError: there are none, of another D, or not finite.
+    """
+    codes = options.codes
+    if codes is None or codes.ndim != 2 or not len(codes):
+        raise UserError("--mode decode draws given codes and there are none: give --codes FILE or --z 0,1")
+    if codes.shape[1] != model.z_dim:
+        raise UserError(f"the codes given have {codes.shape[1]} numbers each, and this model's z_dim is {model.z_dim}")
+    codes = codes.detach().float().cpu()
+    bad = ~codes.isfinite().all(1)
+    if bad.any():
+        raise UserError(f"code {int(bad.int().argmax()) + 1} of those given holds NaN or infinity")
+    return codes
+
+
+def shown(asked: int, per_item: int, options: Options) -> tuple[int, tuple[str, ...]]:
+    """How many of the items (rows of `per_item` pictures) asked for to draw, and a remark if that is not all: without
+    single pictures, no more than a sheet holds."""
+    room = max(1, MAX_ON_SHEET // per_item)
+    if options.singles or asked <= room:
+        return asked, ()
+    return room, (f"a sheet holds {room:,} of the {asked:,} asked for: --singles writes all",)
 
 
 def first(pictures: Tensor, per_item: int) -> tuple[Tensor, str]:

@@ -5,9 +5,8 @@ from PIL import Image
 from torch import Tensor
 
 from vaes.data.batches import to_float, to_uint8
-from vaes.model import VAE
-from vaes.view.passes import evaluation
-from vaes.view.sheet import PAGE, sheet
+from vaes.model import VAE, evaluation
+from vaes.view.layout import PAGE, sheet
 
 __all__ = ["training_sheet"]
 

@@ -1,36 +1,65 @@
 """Walks along single latent dimensions."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from vaes.data.images import ImageSet
 from vaes.errors import UserError
-from vaes.model import VAE
-from vaes.view.passes import MAX_CODES, UNUSED, Usage, decode, encode, evaluation, random_index, random_noise, usage
-from vaes.view.picture import Options, Picture, first, lines, needed, number, row_sheet, strips
-from vaes.view.sheet import sheet
+from vaes.model import VAE, evaluation
+from vaes.view.decoding import MAX_CODES, UNUSED, Usage, decode, encode, prior_codes, random_index, usage
+from vaes.view.layout import sheet
+from vaes.view.picture import (
+    Options,
+    Picture,
+    choose,
+    first,
+    given_codes,
+    lines,
+    needed,
+    number,
+    row_sheet,
+    shown,
+    strips,
+)
 
-__all__ = ["traverse", "walk"]
+__all__ = ["rows_of", "traverse", "walk"]
 
 MAX_DIMS = 32
 """A traversal of all dimensions shows at most as many rows."""
 
 
+class _Start(NamedTuple):
+    """Where walks begin."""
+
+    codes: Tensor  # (R, D)
+    origin: str  # what they are, in words
+    remarks: tuple[str, ...] = ()
+
+
 def traverse(model: VAE, options: Options, images: ImageSet | None = None, caption: str = "") -> Picture:
     """One dimension walked over [-R, R] from n_samples codes, or every dimension from one code.
 
-    The codes are those of test images, or draws from the prior where there are none. All dimensions come sorted by
-    their KL averaged over test images (by the variance of their codes where the KL has no closed form), the 32 that
-    carry most; without images they come by number.
+    The codes are those of the options, or else of the images, or else the prior's mean and, for one dimension, draws
+    from the prior. All dimensions come sorted by their KL averaged over the images (by the variance of their codes
+    where the KL has no closed form), the 32 that carry most; without images they come by number.
 
     Raises:
-        UserError: traverse_dim is no dimension of the model, or there are fewer test images than n_samples.
+        UserError: traverse_dim is no dimension of the model.
     """
     if options.traverse_dim is None:
         return _all_dims(model, options, images, caption)
     if not 0 <= options.traverse_dim < model.z_dim:
         raise UserError(f"--traverse_dim {options.traverse_dim}: this model's dimensions are 0 to {model.z_dim - 1}")
     return _one_dim(model, options, options.traverse_dim, images, caption)
+
+
+def rows_of(model: VAE, options: Options) -> int:
+    """How many rows a traversal has, images being enough."""
+    if options.traverse_dim is None:
+        return min(model.z_dim, MAX_DIMS)
+    return options.n_samples if options.codes is None else min(options.n_samples, len(options.codes))
 
 
 def walk(model: VAE, base: Tensor, dims: Tensor, values: Tensor, batch_size: int) -> Tensor:
@@ -41,43 +70,45 @@ def walk(model: VAE, base: Tensor, dims: Tensor, values: Tensor, batch_size: int
 
 
 def _one_dim(model: VAE, options: Options, dim: int, images: ImageSet | None, caption: str) -> Picture:
-    count, values = options.n_samples, _values(options)
+    values = _values(options)
+    count, remarks = shown(options.n_samples, len(values), options)
     with evaluation(model):
-        base = _base(model, options, images, count)
-        rows = walk(model, base, torch.full((count,), dim), values, options.batch_size)
-    shown, note = first(rows, len(values))
-    origin = "a test image" if images is not None else "a draw from the prior"
+        base, origin, fewer = _start(model, options, images, options.n_samples)
+        base, remarks = base[:count], remarks + fewer
+        rows = walk(model, base, torch.full((len(base),), dim), values, options.batch_size)
+    pictures, note = first(rows, len(values))
     page = row_sheet(
-        shown,
+        pictures,
         [number(v) for v in values.tolist()],
         title=f"Latent dimension z{dim}, all others held",
         caption=lines(
-            f"each row starts from the code of {origin}; framed, the picture nearest to it; seed {options.seed}{note}",
+            f"rows start from {origin}; framed, the pictures nearest to it; seed {options.seed}{note}",
+            *remarks,
             caption,
         ),
-        marks=_nearest(base[: len(shown), dim], values),
+        marks=_nearest(base[: len(pictures), dim], values),
     )
-    return Picture(strips(rows), page)
+    return Picture(strips(rows), page, remarks)
 
 
 def _all_dims(model: VAE, options: Options, images: ImageSet | None, caption: str) -> Picture:
     values, used, over = _values(options), None, 0
     with evaluation(model):
-        base = _base(model, options, images, 1)
+        base, origin, remarks = _start(model, options, images, 1)
         if images is not None:
             index = random_index(images, options.seed)[:MAX_CODES]
             used, over = usage(model, encode(model, images, index, options.batch_size)), len(index)
         order = torch.arange(model.z_dim) if used is None else used.value.argsort(descending=True, stable=True)
         dims = order[:MAX_DIMS]
         rows = walk(model, base.expand(len(dims), -1), dims, values, options.batch_size)
-    origin = "one test image" if images is not None else "one draw from the prior"
     page = sheet(
         rows.flatten(0, 1),
         len(values),
         title="Each latent dimension in turn, all others held",
         caption=lines(
-            f"all start from the code of {origin}; framed, the pictures nearest to it; seed {options.seed}",
-            _said_of(used, over, len(dims), model.z_dim),
+            f"all start from {origin}; framed, the pictures nearest to it; seed {options.seed}",
+            _said_of(used, f"{over:,} {options.whose} images", len(dims), model.z_dim),
+            *remarks,
             caption,
         ),
         row_labels=[_label(d, used) for d in dims.tolist()],
@@ -85,15 +116,26 @@ def _all_dims(model: VAE, options: Options, images: ImageSet | None, caption: st
         faint_rows=[] if used is None else [i for i, d in enumerate(dims.tolist()) if used.value[d] < UNUSED],
         marks=_nearest(base[0, dims], values),
     )
-    return Picture(strips(rows), page)
+    return Picture(strips(rows), page, remarks)
 
 
-def _base(model: VAE, options: Options, images: ImageSet | None, count: int) -> Tensor:
-    if images is None:
-        noise = random_noise(count, model, options.seed)
-        return model.prior.sample(noise.to(next(model.parameters()))).float().cpu()
-    index = random_index(needed(images, "traverse", model, count), options.seed)[:count]
-    return encode(model, images, index, options.batch_size).z[0]
+def _start(model: VAE, options: Options, images: ImageSet | None, count: int) -> _Start:
+    """Codes that walks begin at, `count` or as many as there are; inside of :func:`vaes.model.evaluation`."""
+    if options.codes is not None:
+        codes = given_codes(model, options)
+        few = "the first" if count == 1 else f"the first {count:,}"
+        return _Start(codes[:count], f"{few} of {len(codes):,} given codes" if len(codes) > count else "given codes")
+    if images is not None:
+        images = needed(images, "traverse", model)
+        index, remarks = choose(images, count, options)
+        codes = encode(model, images, index, options.batch_size).z[0]
+        if count == 1:
+            return _Start(codes, f"the code of one {options.whose} image")
+        return _Start(codes, f"the codes of {options.whose} images", remarks)
+    codes = prior_codes(model, count, options.seed)
+    # What no noise gives: the mean of a normal prior.
+    codes[0] = model.prior.sample(torch.zeros(1, model.z_dim).to(next(model.parameters())))[0].cpu()
+    return _Start(codes, "the prior's mean" + (" (the first) and draws from the prior" if count > 1 else ""))
 
 
 def _values(options: Options) -> Tensor:
@@ -114,12 +156,12 @@ def _label(dim: int, used: Usage | None) -> str:
     return f"z{dim}  unused" if value < UNUSED else f"z{dim}  {amount}"
 
 
-def _said_of(used: Usage | None, over: int, shown: int, dims: int) -> str:
+def _said_of(used: Usage | None, over: str, rows: int, dims: int) -> str:
     if used is None:
-        said = "dimensions by number: sorting them by their KL takes test images"
-        return said + (f"; the first {shown} of {dims}" if shown < dims else "")
+        said = "dimensions by number: sorting them by their KL takes images"
+        return said + (f"; the first {rows} of {dims}" if rows < dims else "")
     what = "KL, averaged" if used.unit == "nats" else "the variance of their codes, taken"
     unused = int((used.value < UNUSED).sum())
     limit = f"{UNUSED} nats" if used.unit == "nats" else f"a variance of {UNUSED}"
-    which = f"the {dims} dimensions" if shown == dims else f"the {shown} most used of the {dims} dimensions"
-    return f"{which} sorted by {what} over {over:,} test images; {unused} of {dims} unused (below {limit})"
+    which = f"the {dims} dimensions" if rows == dims else f"the {rows} most used of the {dims} dimensions"
+    return f"{which} sorted by {what} over {over}; {unused} of {dims} unused (below {limit})"

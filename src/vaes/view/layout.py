@@ -1,7 +1,7 @@
 """Contact sheets: many small pictures on one page, with a title, labels and a caption. Nothing here knows a model."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["ACCENT", "INK", "MUTED", "PAGE", "font", "framed", "grid", "sheet"]
+__all__ = ["ACCENT", "INK", "MUTED", "PAGE", "font", "framed", "grid", "literal", "sheet"]
 
 Colour = tuple[int, int, int]
 
@@ -29,6 +29,7 @@ MIN_CELL, MAX_CELL, MAX_SCALE = 40, 128, 8
 TARGET_WIDTH, TARGET_HEIGHT = 1200, 1600
 MAX_SIDE = 6000
 """A sheet that would be longer than this shows its pictures reduced."""
+LONGEST_LABEL, LONGEST_TITLE, LONGEST_CAPTION = 40, 200, 2000
 
 
 @cache
@@ -36,6 +37,33 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib carries, at a size in pixels."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
+
+
+def literal(text: object, longest: int = LONGEST_LABEL) -> str:
+    """A text from outside (the name of a file or class) as it can be drawn: on one line, with letters that are
+    invisible, change the direction or lack in the font spelt ``\\uNNNN``; of more than `longest` letters the middle is
+    left out.
+
+    >>> literal("a\\nb", 40), literal("abcdefgh", 5)
+    ('a\\\\nb', 'ab…gh')
+    """
+    text = str(text)
+    if len(text) > longest:
+        text = f"{text[: longest - longest // 2 - 1]}…{text[len(text) - longest // 2 :]}"
+    if text.isascii() and text.isprintable():
+        return text
+    text = "".join(
+        letter if letter.isprintable() and ord(letter) in _letters() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+@cache
+def _letters() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(font(LABEL_SIZE).path).get_charmap())
 
 
 def grid(
@@ -97,6 +125,7 @@ def sheet(
     for name, labels, expected in (("row", row_labels, rows), ("column", column_labels, columns)):
         if labels and len(labels) != expected:
             raise ValueError(f"{len(labels)} {name} labels for {expected} {name}s")
+    row_labels, column_labels = [literal(x) for x in row_labels], [literal(x) for x in column_labels]
     pixels = _fit(pixels, rows, columns, scale)
     height, width = pixels.shape[1:3]
     ys, xs = _starts(rows, height, row_breaks), _starts(columns, width, column_breaks)
@@ -120,7 +149,8 @@ def sheet(
 def framed(picture: Image.Image, title: str, caption: str) -> Image.Image:
     """The picture on a page with margins, a title above and a caption (wrapped at the page's width) below."""
     width = max(picture.width, MIN_WIDTH)
-    title_lines, caption_lines = _wrap(title, font(TITLE_SIZE, True), width), _wrap(caption, font(CAPTION_SIZE), width)
+    title_lines = _wrap(literal(title, LONGEST_TITLE), font(TITLE_SIZE, True), width)
+    caption_lines = _wrap(caption[:LONGEST_CAPTION], font(CAPTION_SIZE), width)
     title_step, caption_step = TITLE_SIZE + 8, CAPTION_SIZE + 6
     above = len(title_lines) * title_step + (GAP if title_lines else 0)
     below = len(caption_lines) * caption_step + (GAP + 4 if caption_lines else 0)
@@ -194,9 +224,9 @@ def _draw_column_labels(
 
 def _wrap(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
     lines: list[str] = []
-    for paragraph in text.splitlines():
+    for paragraph in text.split("\n") if text else ():
         line = ""
-        for word in paragraph.split():
+        for word in _cut(literal(paragraph, LONGEST_CAPTION).split(), face, width):
             longer = f"{line} {word}".strip()
             if line and face.getlength(longer) > width:
                 lines.append(line)
@@ -205,3 +235,15 @@ def _wrap(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
                 line = longer
         lines.append(line)
     return lines
+
+
+def _cut(words: Sequence[str], face: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
+    """The words, those that are wider than a line in pieces."""
+    for word in words:
+        while len(word) > 1 and face.getlength(word) > width:
+            size = len(word) - 1
+            while size > 1 and face.getlength(word[:size]) > width:
+                size = max(1, min(size - 1, int(size * width / face.getlength(word[:size]))))
+            yield word[:size]
+            word = word[size:]
+        yield word

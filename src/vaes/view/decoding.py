@@ -1,7 +1,5 @@
 """Images through a model in batches: pixels in, pixels or codes out, on the CPU."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -13,7 +11,7 @@ from vaes.errors import UserError
 from vaes.model import VAE
 from vaes.posteriors import Latent
 
-__all__ = ["MAX_CODES", "UNUSED", "Usage", "decode", "encode", "evaluation", "random_index", "random_noise", "usage"]
+__all__ = ["MAX_CODES", "UNUSED", "Usage", "decode", "encode", "prior_codes", "random_index", "usage"]
 
 UNUSED = 0.01
 """A dimension with less KL than this (in nats), or whose mean codes vary less, carries nothing.
@@ -21,6 +19,9 @@ UNUSED = 0.01
 The second is the criterion of Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016,
 https://arxiv.org/abs/1509.00519, section 5.1.
 """
+
+FAR = 100.0
+"""No code of a model that learned something lies so far out, in standard deviations of the prior."""
 
 MAX_CODES = 5000
 """Test images that averages and maps of codes are taken over, at most."""
@@ -33,22 +34,10 @@ class Usage(NamedTuple):
     unit: str  # "nats" where the value is a KL, "var" where it is the variance of the central codes
 
 
-@contextmanager
-def evaluation(model: VAE) -> Iterator[None]:
-    """Evaluation mode without gradients inside; every module returns to its own mode after."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def random_noise(rows: int, model: VAE, seed: int) -> Tensor:
-    """Standard normal noise (rows, D), drawn on the CPU so that every device sees the same."""
-    return torch.randn(rows, model.z_dim, generator=torch.Generator().manual_seed(seed))
+def prior_codes(model: VAE, count: int, seed: int) -> Tensor:
+    """Draws from the prior (count, D), on the CPU; the noise is drawn there, so that every device sees the same."""
+    noise = torch.randn(count, model.z_dim, generator=torch.Generator().manual_seed(seed))
+    return model.prior.sample(noise.to(next(model.parameters()))).float().cpu()
 
 
 def random_index(images: ImageSet, seed: int) -> Tensor:
@@ -67,9 +56,16 @@ def decode(model: VAE, z: Tensor, batch_size: int) -> Tensor:
     for chunk in z.split(batch_size):
         x = model.decode(chunk.to(like))
         if not x.isfinite().all():
-            raise UserError("the model decodes to NaN or infinity: its training diverged; take an earlier checkpoint")
+            raise UserError(_why_not_finite(z))
         pictures.append(to_uint8(x, model.value_range).cpu())
     return torch.cat(pictures)
+
+
+def _why_not_finite(z: Tensor) -> str:
+    farthest = z.abs().max().item()
+    if farthest > FAR:
+        return f"the model decodes to NaN or infinity: the codes reach to {farthest:.3g}; give some nearer to 0"
+    return "the model decodes to NaN or infinity: its training diverged; take an earlier checkpoint"
 
 
 def encode(model: VAE, images: ImageSet, index: Tensor, batch_size: int) -> Latent:

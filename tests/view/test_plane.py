@@ -3,19 +3,8 @@ import pytest
 import torch
 
 from vaes.errors import UserError
-from vaes.view.latent import (
-    LEFT,
-    MAX_CLASSES,
-    OTHER,
-    PALETTE,
-    PANEL,
-    Limits,
-    latent_map,
-    limits_of,
-    plane_points,
-    plane_shape,
-    project,
-)
+from vaes.view.charts import LEFT, MAX_CLASSES, OTHER, PALETTE, latent_map
+from vaes.view.plane import PANEL, Limits, limits_of, plane_points, plane_shape, project
 
 
 def find(page, colour, tolerance=6):
@@ -88,12 +77,20 @@ def test_tsne_is_the_same_for_the_same_seed_and_keeps_clusters_apart():
 
 
 def test_too_little_to_project_is_refused():
-    with pytest.raises(UserError, match="4 test images, got z_dim = 5 and 3 images"):
+    with pytest.raises(UserError, match="tsne needs 4 images, got 3"):
         project(torch.randn(3, 5), "tsne", 0)
-    with pytest.raises(UserError, match="z_dim >= 2"):
-        project(torch.randn(30, 1), "pca", 0)
     with pytest.raises(ValueError, match="3 dimensions"):
         project(torch.randn(30, 3), None, 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_principal_components_of_a_few_codes_still_are_a_plane(count):
+    codes = torch.randn(count, 5)
+    plane = project(codes, "pca", 0)
+    assert plane.inverse is not None
+    origin, axes = plane.inverse
+    torch.testing.assert_close(axes @ axes.T, torch.eye(2))
+    torch.testing.assert_close(origin + plane.points @ axes, codes, atol=1e-5, rtol=0)
 
 
 def test_limits_reach_as_far_as_asked_and_hold_the_points():

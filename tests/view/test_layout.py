@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vaes.view.sheet import ACCENT, MAX_SIDE, PAGE, grid, sheet
+from vaes.view.layout import ACCENT, MAX_SIDE, PAGE, grid, sheet
 
 
 def pictures(count, channels, height, width):
