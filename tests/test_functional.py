@@ -124,3 +124,60 @@ def test_full_covariance_reference_of_the_summed_log_normal() -> None:
     x, mean, logvar = randn(3), randn(3, seed=1), randn(3, seed=2)
     joint = MultivariateNormal(mean, torch.diag(logvar.exp()))
     torch.testing.assert_close(F.log_normal(x, mean, logvar).sum(), joint.log_prob(x))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_squared_distances_and_their_gradients_are_right_at_zero_distance_and_far_away(
+    offset: float,
+) -> None:
+    x, y = randn(5, 3) + offset, randn(4, 3, seed=1) + offset
+    x[1], y[2] = x[0], x[0]
+    torch.testing.assert_close(F.squared_distances(x, y), (x[:, None] - y[None]).square().sum(-1), rtol=1e-9, atol=0)
+    assert F.squared_distances(x, x)[0, 1] == F.squared_distances(x, y)[0, 2] == 0
+
+    def brute(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.exp(-(a[:, None] - b[None]).square().sum(-1) / 3)
+
+    for biased in (False, True):
+        for b in (y, None):
+            a = x.clone().requires_grad_()
+            ours = F.mmd(a, a if b is None else b, F.gaussian_kernel(3.0), biased=biased)
+            theirs = F.mmd(a, a if b is None else b, brute, biased=biased)
+            grads = [torch.autograd.grad(value, a, retain_graph=True)[0] for value in (ours, theirs)]
+            torch.testing.assert_close(*grads, rtol=1e-7, atol=1e-11)
+
+
+def test_squared_distances_pass_finite_differences_twice_and_many_models_at_once() -> None:
+    x, y = randn(4, 3).requires_grad_(), randn(3, 3, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(F.squared_distances, (x, y))
+    assert torch.autograd.gradgradcheck(F.squared_distances, (x, y))
+    many = torch.func.vmap(torch.func.grad(lambda a: F.mmd(a, y.detach(), F.gaussian_kernel(3.0))))(randn(2, 4, 3))
+    one = torch.func.grad(lambda a: F.mmd(a, y.detach(), F.gaussian_kernel(3.0)))(randn(2, 4, 3)[1])
+    torch.testing.assert_close(many[1], one)
+
+
+def test_distances_of_float32_keep_their_digits() -> None:
+    x = randn(50, 8).float() + 100
+    y = x + 1e-3
+    found = F.squared_distances(x, y).diagonal().double()
+    exact = (x.double() - y.double()).square().sum(-1)
+    torch.testing.assert_close(found, exact, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("short", [1e-1, 1e-3, 2e-4, 1e-5])
+def test_slerp_keeps_its_radius_however_near_to_opposite(short: float, dtype: torch.dtype) -> None:
+    for d in (2, 64):
+        a = randn(20, d)
+        u = a / a.norm(dim=-1, keepdim=True)
+        across = randn(20, d, seed=1)
+        across -= (across * u).sum(-1, keepdim=True) * u
+        across /= across.norm(dim=-1, keepdim=True)
+        angle = math.pi - short
+        b = 2 * (math.cos(angle) * u + math.sin(angle) * across)
+        for t in (0.0, 0.3, 0.5, 1.0):
+            found = F.slerp(u.to(dtype), b.to(dtype), torch.tensor([t], dtype=dtype)).double()
+            arc = (1 + t) * (math.cos(t * angle) * u + math.sin(t * angle) * across)
+            assert (found.norm(dim=-1) - (1 + t)).abs().max() < 1e-5
+            # The direction that b's own rounding leaves is known to about eps / short.
+            torch.testing.assert_close(found, arc, rtol=0, atol=40 * torch.finfo(dtype).eps * (1 + 1 / short))

@@ -118,3 +118,10 @@ def test_a_range_that_does_not_fit_is_named(likelihood, decoder, pixels, fits) -
     if misfit:
         assert "\n" not in misfit
         assert str(pixels) in misfit or str(decoder) in misfit
+
+
+def test_a_likelihood_says_what_its_number_is() -> None:
+    binary = torch.tensor([0.0, 1.0, 1.0]).reshape(1, 1, 1, 3)
+    assert Bernoulli().measure(binary) == "mass of binary values"
+    assert Bernoulli().measure(binary / 2) == "cross-entropy"
+    assert Gaussian().measure(binary) == Gaussian(scale="learned").measure(binary / 2) == "density"

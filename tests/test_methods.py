@@ -66,3 +66,33 @@ def test_more_importance_samples_give_a_tighter_bound_than_the_elbo(tmp_path: Pa
         found = json.loads((run / "metrics.json").read_text())["test"]
         gap[k] = -found["elbo"]["value"] - found["loss"]["value"]
     assert gap[20] > 1 > abs(gap[1])
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "path"),
+    [
+        ("info_vae", ["--objective.alpha=0.2", "--objective.lambda_=0.5"], "objective.lambda_: 0.5"),
+        ("info_vae", ["--objective.alpha=1.5", "--objective.lambda_=1"], "objective.alpha: 1.5"),
+        ("mmd_vae", ["--objective.lambda_=-0.1"], "objective.lambda_: -0.1"),
+        ("mmd_vae", ["--objective.mmd_scale=-1"], "objective.mmd_scale: -1"),
+        ("info_vae", ["--objective.lambda_.kind=linear", "--objective.lambda_.start=2", "--objective.lambda_.stop=0.5"],
+         "objective.lambda_: 0.99"),
+        ("info_vae", ["--objective.alpha.kind=one_cycle", "--objective.alpha.peak=1.0001"], "objective.alpha: 1.00004"),
+    ],
+)  # fmt: skip
+def test_weights_that_would_reward_a_mismatch_are_refused(
+    method: str, options: list[str], path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "-e", str(run), "--method", method, "--train.n_steps=3000", *options]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert path in line
+    assert not run.exists()
+
+
+def test_schedules_that_meet_at_weight_zero_are_not_refused_for_their_rounding() -> None:
+    weights = METHODS["info_vae"].weights
+    for i in range(101):
+        found = weights(10, alpha=i / 100, lambda_=1 - i / 100)
+        assert found["rate"] >= 0
+        assert 0 <= found["mmd"] < 1e-8

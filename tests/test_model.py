@@ -127,3 +127,12 @@ def test_noise_decides_everything() -> None:
     objective = Objective(model, ELBO())
     a, b = (objective(x, eps, {"rate": 1.0})["loss"] for _ in range(2))
     assert a.item() == b.item()
+
+
+@pytest.mark.parametrize("logvar", [2.0, -8.0, -28.0, -80.0])
+def test_the_density_of_a_code_keeps_its_digits_in_float32(logvar: float) -> None:
+    h = torch.cat([randn(4, 3) * 3, torch.full((4, 3), logvar, dtype=torch.float64)], 1)
+    eps = randn(2, 4, 3, seed=1)
+    wanted = -0.5 * (eps.float().double().square() + logvar + math.log(2 * math.pi)).sum(-1)
+    found = posteriors.Gaussian()(h.float(), eps.float()).log_q
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=0)

@@ -5,6 +5,7 @@ Shapes: K importance samples, B batch, D latent dimensions. Nothing here draws r
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,13 +67,36 @@ def log_mean_exp(x: Tensor, dim: int) -> Tensor:
     return torch.logsumexp(x, dim) - math.log(x.shape[dim])
 
 
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Euclidean distances, (N, D), (M, D) -> (N, M), never negative.
+class _SquaredDistances(torch.autograd.Function):
+    """With a gradient of its own: that of ``torch.cdist`` holds (N, M, D) on an accelerator and has no second one."""
 
-    Differences are taken explicitly: the expansion ``|x|^2 + |y|^2 - 2 x.y`` is faster but loses the small distances,
-    and its gradient at zero distance.
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = ctx.saved_tensors
+        centre = y.mean(0)  # differences do not care; the products below would lose digits of codes far from 0
+        x, y = x - centre, y - centre
+        of_x = x * gradient.sum(1)[:, None] - gradient @ y
+        of_y = y * gradient.sum(0)[:, None] - gradient.T @ x
+        return 2 * of_x, 2 * of_y
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Squared Euclidean distances, (N, D), (M, D) -> (N, M), never negative, without holding (N, M, D).
+
+    Differences are taken one by one: the expansion ``|x|^2 + |y|^2 - 2 x.y`` loses the small distances.
     """
-    return (x[:, None, :] - y[None, :, :]).square().sum(-1)
+    distances: Tensor = _SquaredDistances.apply(x, y)
+    return distances
 
 
 def median_squared_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -144,15 +168,20 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """The great arc from a (..., D) to b (..., D) at t (..., 1), its radius going linearly from |a| to |b|.
 
     Codes of a standard normal lie near a sphere of radius sqrt(D), which a straight line leaves. Where a and b are
-    parallel the arc is that line; where they are opposite no arc is singled out, and the straight line is taken too.
+    parallel the arc is that line; where they are opposite, to rounding, no arc is singled out, and the straight line is
+    taken too.
 
     White, Sampling Generative Networks, 2016, https://arxiv.org/abs/1609.04468, section 2.1; there the ends have equal
-    length.
+    length. Written as ``cos(t w) a + sin(t w) c`` with c at right angles to a, which has the radius of the arc however
+    near to opposite a and b are; the usual ``(sin((1 - t) w) a + sin(t w) b) / sin(w)`` divides two roundings there.
     """
     radius_a, radius_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
     unit_a, unit_b = a / radius_a.clamp_min(1e-12), b / radius_b.clamp_min(1e-12)
-    angle = torch.acos((unit_a * unit_b).sum(-1, keepdim=True).clamp(-1, 1))
-    sin = torch.sin(angle)
-    arc = (torch.sin((1 - t) * angle) * unit_a + torch.sin(t * angle) * unit_b) / sin.clamp_min(1e-12)
-    curved = (sin > 1e-4) & (radius_a * radius_b > 0)
+    cosine = (unit_a * unit_b).sum(-1, keepdim=True)
+    across = unit_b - cosine * unit_a
+    across = across - (unit_a * across).sum(-1, keepdim=True) * unit_a  # the first leaves rounding along a
+    sine = across.norm(dim=-1, keepdim=True)
+    angle = torch.atan2(sine, cosine)
+    arc = torch.cos(t * angle) * unit_a + torch.sin(t * angle) * across / sine.clamp_min(1e-30)
+    curved = (sine > 8 * torch.finfo(sine.dtype).eps) & (radius_a * radius_b > 0)
     return torch.where(curved, lerp(radius_a, radius_b, t) * arc, lerp(a, b, t))

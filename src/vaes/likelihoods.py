@@ -1,4 +1,4 @@
-"""Likelihoods p(x|z): what a decoder's output means. Densities are in nats, summed over channels and pixels."""
+"""Likelihoods p(x|z): what a decoder's output means. Log-densities are in nats, summed over channels and pixels."""
 
 import abc
 import math
@@ -10,9 +10,12 @@ from torch.nn import functional as F
 
 from vaes.functional import LOG_2PI
 
-__all__ = ["Bernoulli", "Gaussian", "Likelihood"]
+__all__ = ["Bernoulli", "Gaussian", "Likelihood", "Measure"]
 
 Range = tuple[float, float]
+Measure = Literal["density", "mass of 8-bit values", "mass of binary values", "cross-entropy", "unknown"]
+"""What exp(log p(x|z)) is: a density of pixel values, a probability of pixels of 256 or of two values, the usual
+cross-entropy, which is no normalised probability, or what the likelihood does not say. Two kinds do not compare."""
 
 _LINKS = {"identity": nn.Identity(), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid()}
 _LINK_RANGES: dict[str, Range] = {"identity": (-math.inf, math.inf), "tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
@@ -35,6 +38,10 @@ class Likelihood(nn.Module, abc.ABC):
     @abc.abstractmethod
     def mean(self, y: Tensor) -> Tensor:
         """y (..., C', H, W) -> E[x|z] (..., C, H, W)."""
+
+    def measure(self, x: Tensor) -> Measure:
+        """What its number is on images x (..., C, H, W). Where that is unknown there are no bits per dimension."""
+        return "unknown"
 
     @abc.abstractmethod
     def misfit(self, decoder_range: Range, value_range: Range) -> str | None:
@@ -102,6 +109,10 @@ class Gaussian(Likelihood):
         """link(y)."""
         return _LINKS[self.link](y)
 
+    def measure(self, x: Tensor) -> Measure:
+        """A density of pixel values."""
+        return "density"
+
     def misfit(self, decoder_range: Range, value_range: Range) -> str | None:
         """A bounded layer under a link, or a mean confined to another range than the pixels'."""
         bounded = any(math.isfinite(edge) for edge in decoder_range)
@@ -123,11 +134,12 @@ class Gaussian(Likelihood):
             return 2 * self.log_scale
         if not self.training:
             return self.variance.log()
-        # Detached: at the maximum the gradient through the scale is zero.
-        variance = error.detach().mean().clamp_min(self.MIN_VARIANCE)
+        # Not detached: the gradient through the scale is zero for the mean of log p over samples and images alone, not
+        # for a bound that weighs them, as IWAE does.
+        variance = error.mean().clamp_min(self.MIN_VARIANCE)
         self.batches += 1
         weight = torch.clamp_min(1 / self.batches, self.MOMENTUM)
-        self.variance += weight * (variance.to(self.variance.dtype) - self.variance)
+        self.variance += weight * (variance.detach().to(self.variance.dtype) - self.variance)
         return variance.log()
 
 
@@ -152,6 +164,10 @@ class Bernoulli(Likelihood):
     def mean(self, y: Tensor) -> Tensor:
         """sigmoid(y)."""
         return torch.sigmoid(y)
+
+    def measure(self, x: Tensor) -> Measure:
+        """A probability where every pixel is 0 or 1."""
+        return "mass of binary values" if bool(((x == 0) | (x == 1)).all()) else "cross-entropy"
 
     def misfit(self, decoder_range: Range, value_range: Range) -> str | None:
         """Bounded logits, or pixels that are no probabilities."""

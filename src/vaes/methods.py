@@ -16,6 +16,8 @@ from vaes.schedules import Scheduled
 
 __all__ = ["METHODS", "Method", "table"]
 
+ROUNDING = 1e-9  # of schedules whose weight is to end at 0
+
 
 class Method(NamedTuple):
     """One row: which parts, and how the options of ``objective.*`` become the weights of bound and terms.
@@ -73,7 +75,7 @@ def info_weights(
 
     ``mmd_scale`` is the nats per image that one unit of MMD counts for. By default it is pixels / 2, so that
     ``lambda_`` stands beside the *mean* squared error over pixels and carries over between image sizes, as in the
-    released codes; 1 gives the paper's own units.
+    released codes; 1 gives the paper's own units. A negative weight would reward what it is to penalise, without end.
 
     Args:
         pixels: C * H * W.
@@ -81,8 +83,18 @@ def info_weights(
         lambda_: the MMD weighs (alpha + lambda_ - 1) * mmd_scale.
         mmd_scale: nats per image of one unit of MMD; null is pixels / 2, and 1 the paper's own units.
     """
+    rate, mmd = 1 - alpha, alpha + lambda_ - 1
+    if rate < -ROUNDING:
+        raise ValueError(f"alpha: {alpha:g} gives the rate the weight {rate:g}; it must be 1 or less")
+    if mmd < -ROUNDING:
+        raise ValueError(
+            f"lambda_: {lambda_:g} gives the MMD the weight alpha + lambda_ - 1 = {mmd:g}; with alpha {alpha:g} it "
+            f"must be {rate:g} or more"
+        )
+    if mmd_scale is not None and mmd_scale < 0:
+        raise ValueError(f"mmd_scale: {mmd_scale:g} is not right; it must be 0 or more")
     scale = pixels / 2 if mmd_scale is None else mmd_scale
-    return {"rate": 1 - alpha, "mmd": (alpha + lambda_ - 1) * scale}
+    return {"rate": max(0.0, rate), "mmd": max(0.0, mmd) * scale}
 
 
 def mmd_weights(

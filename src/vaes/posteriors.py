@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vaes.functional import log_normal
+from vaes.functional import LOG_2PI
 
 __all__ = ["Gaussian", "Latent", "Point", "Posterior"]
 
@@ -47,7 +47,9 @@ class Gaussian(Posterior):
         """h (B, 2 D), the means then the log-variances, and noise (K, B, D) -> Latent."""
         mean, logvar = h.chunk(2, dim=1)
         z = mean + torch.exp(0.5 * logvar) * noise
-        return Latent(z, log_normal(z, mean, logvar).sum(-1), mean, logvar)
+        # From the noise: (z - mean) / exp(logvar / 2) would give its rounding back, magnified where q is narrow.
+        log_q = -0.5 * (LOG_2PI + logvar + noise.square()).sum(-1)
+        return Latent(z, log_q, mean, logvar)
 
 
 class Point(Posterior):

@@ -1,13 +1,17 @@
+import functools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from parts import noise, randn, small_vae
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from vaes import likelihoods, posteriors
-from vaes.model import Trace
-from vaes.objectives import ELBO, IWAE, Objective
+from vaes.model import VAE, Trace
+from vaes.objectives import ELBO, IWAE, Bound, Objective, Reconstruction
+from vaes.priors import StandardNormal
 
 SHAPE = (1, 8, 8)
 
@@ -88,3 +92,37 @@ def test_a_posterior_without_density_has_no_importance_weights() -> None:
 def test_no_samples_are_refused(bound: type) -> None:
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
         bound(samples=0)
+
+
+LIKELIHOODS = {
+    "bernoulli": likelihoods.Bernoulli,
+    **{f"gaussian {scale} {link}": functools.partial(likelihoods.Gaussian, scale=scale, link=link)
+       for scale, link in ((0.4, "identity"), (1.0, "tanh"), ("learned", "sigmoid"), ("optimal", "identity"),
+                           ("optimal", "sigmoid"))},
+}  # fmt: skip
+BOUNDS: dict[str, Bound] = {
+    "elbo": ELBO(), "beta, 3 samples": ELBO(samples=3), "iwae": IWAE(samples=4), "reconstruction": Reconstruction()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bound", BOUNDS.values(), ids=BOUNDS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
+def test_every_gradient_is_that_of_finite_differences(
+    likelihood: Callable[[], likelihoods.Likelihood], bound: Bound
+) -> None:
+    value_range = (0.0, 1.0) if "tanh" not in str(likelihood) else (-1.0, 1.0)
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 4))
+    decoder = nn.Sequential(nn.Linear(2, 4), nn.Unflatten(1, (1, 2, 2)))
+    parts = (posteriors.Gaussian(), StandardNormal(2), likelihood())
+    objective = Objective(VAE(encoder, decoder, *parts, value_range=value_range).double().train(), bound)
+    x, eps = torch.rand(3, 1, 2, 2, dtype=torch.float64), noise(bound.samples, 3, 2)
+    names = [name for name, _ in objective.named_parameters()]
+
+    def loss(*values: Tensor) -> Tensor:
+        parameters = dict(zip(names, values, strict=True))
+        found: Tensor = functional_call(objective, parameters, (x, eps, {"rate": 0.7}))["loss"]
+        return found
+
+    values = [value.detach().clone().requires_grad_() for value in objective.parameters()]
+    assert torch.autograd.gradcheck(loss, values, atol=1e-7)

@@ -95,7 +95,7 @@ def build_settings(config: Config) -> Settings:
 def _try_out(weighting: Weighting, n_steps: int) -> None:
     """Refuse a coefficient that makes no sense before it is met in the middle of the training."""
     try:
-        for step in {*range(0, n_steps, -(-n_steps // 100)), n_steps - 1}:
+        for step in {*range(0, n_steps, -(-n_steps // 10_000)), n_steps - 1}:
             weighting(step, 1)
     except ValueError as error:
         raise UserError(f"objective.{error}") from None
