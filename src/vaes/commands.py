@@ -1,6 +1,7 @@
 """What the commands do, once their arguments are read."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -122,18 +123,24 @@ def run_evaluate(
         cache=folder / "classifier.safetensors", outliers=other, progress=True,
     )  # fmt: skip
     print(report.table(found))
-    new = report.Evaluation(run.step, weights, __version__, found, config=configuration.to_yaml(run.config))
+    asked = "last" if (where / "ckpt").is_dir() else str(run.step)
+    config = configuration.to_yaml(run.config)
+    new = report.Evaluation(run.step, weights, __version__, found, (asked,), config)
     print(f"definitions, seeds and all: {report.add(folder, new)}")
 
 
-def run_compare(runs: Sequence[Path], save_dir: Path | None) -> None:
+def run_compare(runs: Sequence[Path], save_dir: Path | None, format: str, checkpoint: str | None) -> None:
     """Put evaluated runs side by side."""
     from vaes import compare
 
-    columns = compare.pool(compare.read_runs(runs))
+    results = compare.read_runs(runs, checkpoint)
+    columns = compare.pool(results)
     if save_dir is not None and save_dir.exists() and not save_dir.is_dir():
         raise UserError(f"--save_dir {save_dir}: there is a file of that name")
-    print(compare.table(columns))
+    for line in compare.warnings(results):
+        print(f"warning: {line}", file=sys.stderr)
+    bold = sys.stdout.isatty()
+    print(compare.render(columns, format, width=shutil.get_terminal_size((120, 24)).columns, bold=bold))
     if save_dir is None:
         return
     save_dir.mkdir(parents=True, exist_ok=True)
@@ -143,8 +150,9 @@ def run_compare(runs: Sequence[Path], save_dir: Path | None) -> None:
     drawn = compare.rate_distortion(columns, plot)
     left_out = [column.label for column in columns if column.label not in drawn]
     why = "no rate and distortion that compare" if drawn else "no column has a rate and a distortion"
-    said = f"{plot}{f' (without {chr(44).join(left_out)}: {why})' if left_out else ''}" if drawn else f"no plot: {why}"
-    print(f"\n{save_dir / 'comparison.json'}\n{said}")
+    without = f" (without {', '.join(left_out)}: {why})" if left_out else ""
+    said = f"{plot}{without}" if drawn else f"no plot: {why}"
+    print(f"\n{save_dir / 'comparison.json'}\n{said}", file=sys.stdout if format == "table" else sys.stderr)
 
 
 def table(metrics: dict[str, Any]) -> str:
