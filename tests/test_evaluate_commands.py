@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_evaluate_prints_a_table_and_leaves_records(runs: Path, tmp_path: Path, capsys) -> None:
     run = shutil.copytree(runs / "a", tmp_path / "run")
-    before = read(run / "evaluation.json")
+    (before,) = read(run)
     status, out, err = said("evaluate", run, "--only", "reconstruction,ais", *SMALL, "--split", "valid", "--seed", 7,
                             capsys=capsys)  # fmt: skip
     assert status == 0, err
@@ -42,7 +42,7 @@ def test_evaluate_prints_a_table_and_leaves_records(runs: Path, tmp_path: Path, 
     assert "ais_log_evidence" in out
     assert "skipped: images are 8x8: SSIM's window is 11x11" in out
     assert "likelihood" not in out.split("definitions")[0]
-    after = read(run / "evaluation.json")
+    (after,) = read(run)
     assert after.groups.keys() == before.groups.keys() | {"ais"}
     assert after.groups["likelihood"] == before.groups["likelihood"]
     assert after.groups["reconstruction"].split == "valid"
@@ -63,20 +63,22 @@ def test_the_same_command_leaves_the_same_bytes(runs: Path, tmp_path: Path, caps
 def test_its_elbo_is_training_s(runs: Path, tmp_path: Path, capsys) -> None:
     run = shutil.copytree(runs / "a", tmp_path / "run")
     assert said("evaluate", run, "--only", "likelihood", "--iw_samples", 2, capsys=capsys)[0] == 0
-    metrics = {one.name: one for one in read(run / "evaluation.json").groups["likelihood"].metrics}
+    metrics = {one.name: one for one in read(run)[0].groups["likelihood"].metrics}
     test = json.loads((run / "metrics.json").read_text())["test"]
     assert metrics["rate"].value == pytest.approx(test["rate"]["value"], rel=1e-4)
     assert abs(metrics["elbo"].value - test["elbo"]["value"]) < 4 * test["elbo"]["stderr"]
 
 
-def test_other_weights_replace_an_evaluation_and_weights_files_do_too(runs: Path, tmp_path: Path, capsys) -> None:
+def test_other_weights_stand_beside_an_evaluation_and_weights_files_do_too(runs: Path, tmp_path: Path, capsys) -> None:
     run = shutil.copytree(runs / "a", tmp_path / "run")
     shutil.copy(runs / "c" / "evaluation.json", run)
     weights = run / "ckpt/step000006/model.safetensors"
-    status, _, err = said("evaluate", weights, "--only", "latent", *SMALL, capsys=capsys)
-    assert status == 0
-    assert "held other weights" in err
-    assert read(run / "evaluation.json").groups.keys() == {"latent"}
+    assert said("evaluate", weights, "--only", "latent", *SMALL, capsys=capsys)[0] == 0
+    new, old = read(run)
+    assert new.groups.keys() == {"latent"}
+    assert old.groups == read(runs / "c")[0].groups | {
+        name: group._replace(columns={}) for name, group in old.groups.items()
+    }
 
 
 def test_outliers_from_a_second_source(runs: Path, tmp_path: Path, capsys) -> None:
@@ -93,13 +95,15 @@ def test_compare_pools_seeds_and_writes_what_it_says(runs: Path, tmp_path: Path,
     folder = tmp_path / "deep" / "comparison"
     status, out, err = said("compare", *(runs / name for name in "abc"), "--save_dir", folder, capsys=capsys)
     assert status == 0, err
-    assert f"A  objective.beta 1.0; 2 seeds: {runs / 'a'} {runs / 'b'}" in out
-    assert f"B  objective.beta 4.0; seed 0: {runs / 'c'}" in out
+    plain = " ".join(out.split())
+    assert f"a +1 objective.beta 1.0; seeds 0, 1; step 6: {runs / 'a'} {runs / 'b'}" in plain
+    assert f"c objective.beta 4.0; seed 0; step 6: {runs / 'c'}" in plain
     assert sorted(path.name for path in folder.iterdir()) == ["comparison.json", "rate-distortion.png"]
-    assert json.loads((folder / "comparison.json").read_text())["columns"]["A"]["seeds"] == [0, 1]
-    status, out, _ = said("compare", runs / "a", runs / "c", capsys=capsys)
+    assert json.loads((folder / "comparison.json").read_text())["columns"]["a +1"]["seeds"] == [0, 1]
+    status, out, err = said("compare", runs / "a", runs / "c", "--format", "csv", "--save_dir", folder, capsys=capsys)
     assert status == 0
-    assert "elbo" in out
+    assert {line.count(",") for line in out.splitlines()} == {out.splitlines()[0].count(",")}  # and nothing else
+    assert "comparison.json" in err
 
 
 def test_bad_input_is_one_line_with_status_2_and_leaves_nothing(runs: Path, tmp_path: Path, capsys) -> None:

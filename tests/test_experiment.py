@@ -87,7 +87,13 @@ def test_encode_takes_what_images_come_as(trained: Path) -> None:
     digits = run.data.test.read(torch.arange(4))
     want = run.encode("test").mean[:4]
     low, high = run.model.value_range
-    for given in (digits, digits.numpy(), digits[:, 0], digits.float() / 255 * (high - low) + low, digits.permute(0, 2, 3, 1)):
+    for given in (
+        digits,
+        digits.numpy(),
+        digits[:, 0],
+        digits.float() / 255 * (high - low) + low,
+        digits.permute(0, 2, 3, 1),
+    ):
         np.testing.assert_allclose(run.encode(given).mean, want, rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match=r"images of \(1, 4, 4\) where the model takes \(1, 8, 8\)"):
         run.encode(np.zeros((2, 4, 4), np.uint8))
@@ -126,7 +132,9 @@ def test_a_best_checkpoint_that_is_gone_is_said_and_the_last_is_taken(
     assert "the best checkpoint, of step 2, cannot be used (it is gone)" in caplog.text
 
 
-def test_weights_are_held_when_they_are_loaded_and_named_by_the_bytes_that_were_read(trained: Path, tmp_path: Path) -> None:
+def test_weights_are_held_when_they_are_loaded_and_named_by_the_bytes_that_were_read(
+    trained: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(trained, tmp_path / "run")
     run = load(folder, checkpoint="last")
     before = run.sample(2)
@@ -224,7 +232,9 @@ def test_data_that_changed_are_refused_said_and_accepted_on_demand(pictures: Pat
         Image.fromarray(255 - IMAGES[i]).save(pictures / f"new{i}.png")
     (pictures / "0.png").unlink()
     run = load(tmp_path / "run")
-    with pytest.raises(UserError, match=r"not the images that .* was trained on: .*added.*gone.*--data\.changed accept"):
+    with pytest.raises(
+        UserError, match=r"not the images that .* was trained on: .*added.*gone.*--data\.changed accept"
+    ):
         run.resume({"train.n_steps": 8})
     with pytest.raises(UserError, match="added"):
         run.encode("test")
@@ -285,7 +295,9 @@ class TwoLayers:
 
 
 def test_own_networks_train_resume_load_and_encode(tmp_path: Path) -> None:
-    experiment = Experiment(**{**TINY, "model": {"network": {"kind": "test_two_layers", "width": 12}, "likelihood": "bernoulli"}})
+    experiment = Experiment(
+        **{**TINY, "model": {"network": {"kind": "test_two_layers", "width": 12}, "likelihood": "bernoulli"}}
+    )
     assert experiment.model.network.width == 12
     run = experiment.fit(tmp_path / "run")
     assert run.model.encoder[1].out_features == 12

@@ -106,13 +106,13 @@ def _model(splits: Splits) -> list[Choice]:
     else:
         likelihood = [
             Choice("model.likelihood.kind", "gaussian", "pixels have values between black and white"),
-            Choice("model.likelihood.scale", "optimal", "the noise of a pixel is estimated, which gives sharp pictures"),
+            Choice(
+                "model.likelihood.scale", "optimal", "the noise of a pixel is estimated, which gives sharp pictures"
+            ),
         ]
     side = min(height, width)
     if side < 8:
-        network = [
-            Choice("model.network.kind", "mlp", f"{height}x{width} is too small for convolutions that halve it")
-        ]
+        network = [Choice("model.network.kind", "mlp", f"{height}x{width} is too small for convolutions that halve it")]
     else:
         stages = min(4, int(math.log2(side)) - 2 + 1)
         network = [

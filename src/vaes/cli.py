@@ -313,10 +313,14 @@ def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
         description="Evaluated runs side by side; runs that differ in seed alone are pooled. "
         "Differences are from the first one.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders, checkpoint folders, or one folder of runs"
+    )
+    parser.add_argument("--checkpoint", metavar="best|last|STEP", help="of every run (default: best, else the highest)")
+    parser.add_argument("--format", choices=("table", "markdown", "csv", "latex"), default="table")
     parser.add_argument("--save_dir", type=Path, help="where comparison.json and the plot go (default: nowhere)")
     parsed = parser.parse_args(arguments)
 
     from vaes.commands import run_compare
 
-    run_compare(parsed.runs, parsed.save_dir)
+    run_compare(parsed.runs, parsed.save_dir, parsed.format, parsed.checkpoint)

@@ -1,5 +1,7 @@
 """What the commands do, once their arguments are read: thin covers over :class:`Experiment` and :class:`Run`."""
 
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +43,9 @@ def run_train(
     with together(), starting_point(resume, exp_dir, runtime := Runtime(device)) as start:
         if path is not None:
             if config is not None or start.raw is not None:
-                raise UserError(f"{path}: images to choose a configuration for, and -c or --resume brings one; drop one")
+                raise UserError(
+                    f"{path}: images to choose a configuration for, and -c or --resume brings one; drop one"
+                )
             experiment, choices = _chosen(path, 5.0 if minutes is None else minutes, arguments, runtime)
             if runtime.is_main:
                 note(choices)
@@ -89,23 +93,38 @@ def run_sample(
 ) -> None:
     """Draw one mode with a trained model."""
     from vaes.encoding import read_codes
-    from vaes.view import Options, draw, needs_images
+    from vaes.view import Options, check, draw
 
     _import(imports)
+    given, codes, z = (options.pop(name, None) for name in ("images", "codes", "z"))
+    chosen = Options(**options)
+    check(chosen)
     expected = Experiment.read(config) if config is not None else None
     run = load(where, checkpoint=checkpoint, device=device, expected=expected).elsewhere(arguments)
-    given, codes, z = (options.pop(name, None) for name in ("images", "codes", "z"))
-    codes = read_codes(codes, run.model.z_dim) if codes is not None else codes
+    if save_dir is None:
+        files.refuse_links(run.folder, ["pictures"])
     if z is not None:
-        codes = torch.tensor([z])
+        chosen = chosen._replace(codes=torch.tensor([z]))
+    elif codes is not None:
+        chosen = chosen._replace(codes=read_codes(codes))
+    if chosen.codes is not None and mode == "sample":
+        mode = "decode"
     images: ImageSet | None = None
     if given:
-        images = run.images(given)
-    elif needs_images(mode, Options(**options), run.model) and codes is None:
+        images, reading = run.read_images(given)
+        chosen = chosen._replace(whose="given")
+        for text in (reading.sentence, *reading.warnings):
+            note(text)
+    elif mode in ("reconstruct", "visualize_latent") or (mode == "interpolate" and chosen.between == "test"):
         images = _data(run).test
+    elif mode == "traverse" and chosen.traverse_dim is None and chosen.codes is None:
+        try:
+            images = _data(run).test
+        except UserError as error:
+            note(f"note: the dimensions are not sorted by their KL: {error}")
     folder = save_dir or run.folder / "pictures"
     caption = f"{run.experiment.method} on {run.experiment.data['kind']}, {run.which}"
-    drawn = draw(mode, run.model, folder, Options(**options), images, caption, codes=codes)
+    drawn = draw(mode, run.model, folder, chosen, images, caption)
     for remark in drawn.remarks:
         note(f"note: {remark}")
     singles = f"{len(drawn.paths) - 1} pictures and " if len(drawn.paths) > 1 else ""
@@ -171,17 +190,23 @@ def run_encode(
     codes = run.encode(images, batch_size=batch_size, progress=True)
     encoding.write(codes, output)
     say(f"{len(codes.path):,} rows of {run.model.z_dim} dimensions: {escape(output)} ({run.which})")
-    say(f"score: {encoding.SCORE}")
+    say("\n".join(f"  {name:<12} {meaning}" for name, meaning in encoding.MEANING.items()))
 
 
-def run_compare(runs: Sequence[Path], save_dir: Path | None, format: str = "table") -> None:
+def run_compare(
+    runs: Sequence[Path], save_dir: Path | None, format: str = "table", checkpoint: str | None = None
+) -> None:
     """Put evaluated runs side by side."""
     from vaes import compare
 
-    columns = compare.pool(compare.read_runs(runs))
     if save_dir is not None:
         files.refuse_unwritable(save_dir)
-    say(compare.render(columns, format))
+    results = compare.read_runs(runs, checkpoint)
+    columns = compare.pool(results)
+    for line in compare.warnings(results):
+        note(f"warning: {line}")
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    say(compare.render(columns, format, width=shutil.get_terminal_size((120, 24)).columns, bold=terminal))
     if save_dir is None:
         return
     files.write_json(save_dir / "comparison.json", compare.document(columns))
@@ -215,7 +240,9 @@ def _chosen(path: Path, minutes: float, arguments: Sequence[str], runtime: "Runt
     rows = [(f"--{c.key}", escape(c.value), c.why) for c in choices]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     lines = [f"  {key:<{widths[0]}}  {value:<{widths[1]}}  {why}" for key, value, why in rows]
-    return experiment, "\n".join([f"chosen for {escape(path)} (give any of these, or another key, to change it):", *lines])
+    return experiment, "\n".join(
+        [f"chosen for {escape(path)} (give any of these, or another key, to change it):", *lines]
+    )
 
 
 def _import(paths: Sequence[Path]) -> None:

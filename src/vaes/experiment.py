@@ -222,11 +222,11 @@ class Experiment:
         """The options of training."""
         return configuration.build_settings(self)
 
-    def _take(self, resolved: Mapping[str, Any]) -> None:
+    def _take(self, resolved: configuration.Config) -> None:
         for name in ("seed", "method"):
-            object.__setattr__(self, name, resolved[name])
+            object.__setattr__(self, name, getattr(resolved, name))
         for name in SECTIONS:
-            object.__setattr__(self, name, Section(resolved[name]))
+            object.__setattr__(self, name, Section(getattr(resolved, name)))
 
     def _refuse_other_training(self, start: "Start") -> None:
         """Going on in a run changes nothing but ``train`` and where its images lie; into a new folder, nothing but the

@@ -16,13 +16,12 @@ from vaes.data.identity import identify
 from vaes.encoding import Codes, encode
 from vaes.errors import UserError
 from vaes.experiment import Experiment, refuse_difference
-from vaes.model import VAE
+from vaes.model import VAE, evaluation
 from vaes.start import data_notes
 from vaes.train import checkpoint
 from vaes.train.folder import history
 from vaes.train.record import read_lines
 from vaes.train.runtime import choose_device
-from vaes.view.passes import evaluation
 
 if TYPE_CHECKING:
     from vaes.evaluate.report import Evaluation

@@ -288,7 +288,7 @@ def test_the_table_shows_numbers_errors_features_and_reasons() -> None:
         "latent": [Metric(f"kl_dim_{j}", float(j), 5, "") for j in range(30)],
     }
     text = table({name: group(one, "test", "fp", {"n_images": 5}) for name, one in found.items()})
-    for piece in ("± is half a 95 % interval over images", "likelihood (test images)", "-98.765 ± 0.24", "n 1,234",
+    for piece in ("± is half a 95 % interval;", "likelihood (test images)", "-98.77 ± 0.24", "n 1,234",
                   "skipped: no density", "pixels", "0.5 [0.25, 0.75]", "29 28 27", "(30 dimensions)",
                   "bits\\x1b[31m"):  # fmt: skip
         assert piece in text, piece

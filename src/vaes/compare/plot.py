@@ -13,7 +13,6 @@ from matplotlib.patheffects import withStroke
 
 from vaes import files
 from vaes.compare.pool import Cell, Column, Key
-from vaes.compare.runs import flat
 
 __all__ = ["rate_distortion"]
 
@@ -26,7 +25,7 @@ class _Point(NamedTuple):
     rate: Cell
     distortion: Cell
     beta: float | None
-    family: str  # what the configuration is but for beta
+    family: str  # in what the column differs from others, but for beta
 
 
 def rate_distortion(columns: Sequence[Column], path: Path) -> list[str]:
@@ -64,7 +63,7 @@ def rate_distortion(columns: Sequence[Column], path: Path) -> list[str]:
     pooled = {len(p.column.runs) > 1 for p in points}
     over = {True: "seeds", False: "images"}
     bars = f"95 % intervals over {' or, for single runs, '.join(over[p] for p in sorted(pooled, reverse=True))}"
-    axes.set_title(f"Rate and distortion   ({bars}; dashed: equal ELBO)", color=INK, fontsize=11, loc="left", pad=12)
+    axes.set_title(f"Rate and distortion: {bars}", color=INK, fontsize=10, loc="left", pad=12)
     axes.tick_params(colors=MUTED, length=3)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -84,13 +83,10 @@ def _points(columns: Sequence[Column]) -> list[_Point]:
         reference = reference or key
         if key != reference:
             continue
-        config = flat(column.runs[0].config.to_dict())
-        value = config.pop("objective.beta", None)
-        config.pop("seed")
+        value = column.runs[0].config.objective.get("beta")
         beta = float(value) if isinstance(value, int | float) else None
-        found.append(
-            _Point(column, column.cells[by_name["rate"]], column.cells[key], beta, repr(sorted(config.items())))
-        )
+        family = repr(sorted((name, value) for name, value in column.differs.items() if name != "objective.beta"))
+        found.append(_Point(column, column.cells[by_name["rate"]], column.cells[key], beta, family))
     return found
 
 
@@ -111,7 +107,7 @@ def _draw(axes: Axes, point: _Point, colour: tuple[float, float, float, float]) 
     beta = f"   β = {point.beta:g}" if point.beta is not None else ""
     axes.annotate(
         f"{point.column.label}{beta}", (x.value, y.value), xytext=(8, 8), textcoords="offset points", color=INK,
-        fontsize=9, zorder=4, path_effects=HALO,
+        fontsize=9, zorder=4, path_effects=HALO, parse_math=False,
     )  # fmt: skip
 
 
@@ -134,7 +130,7 @@ def _limits(axes: Axes, points: Sequence[_Point]) -> None:
 
 
 def _equal_elbo(axes: Axes) -> None:
-    """Dashed lines on which rate + distortion is constant, named at the upper end."""
+    """Dashed lines on which rate + distortion is constant, each named at its upper end."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     span = (right + top) - (left + bottom)
     step = 10 ** np.floor(np.log10(span / 4))
@@ -144,7 +140,7 @@ def _equal_elbo(axes: Axes) -> None:
         x, y = (left, level - left) if level - left <= top else (level - top, top)
         if x < left + 0.93 * (right - left) and y > bottom + 0.05 * (top - bottom):
             axes.annotate(
-                f"{-level:g}", (x, y), xytext=(4, 2 if y < top else -9), textcoords="offset points", color=MUTED,
+                f"ELBO {-level:g}", (x, y), xytext=(4, 2 if y < top else -9), textcoords="offset points", color=MUTED,
                 fontsize=7.5, zorder=1,
             )  # fmt: skip
     axes.set_xlim(left, right)

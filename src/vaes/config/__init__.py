@@ -17,9 +17,10 @@ from vaes.config.load import (
 )
 from vaes.config.own import import_file, register_network
 from vaes.config.registry import DATA_OF_PYTHON
-from vaes.config.resolve import resolve
+from vaes.config.resolve import Config, resolve
 
 __all__ = [
+    "Config",
     "DATA_OF_PYTHON",
     "DEFAULTS",
     "build_data",

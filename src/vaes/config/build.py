@@ -17,9 +17,11 @@ from vaes.schedules import Schedule
 from vaes.train.settings import Settings
 from vaes.train.weighting import Weighting
 
+__all__ = ["build_data", "build_model", "build_objective", "build_settings"]
 
-class Config(Protocol):
-    """A complete configuration: an experiment."""
+
+class Complete(Protocol):
+    """A complete configuration, or an experiment."""
 
     @property
     def seed(self) -> int:
@@ -46,17 +48,14 @@ class Config(Protocol):
         """Keys of the settings."""
 
 
-__all__ = ["build_data", "build_model", "build_objective", "build_settings"]
-
-
-def build_data(config: Config) -> Splits:
+def build_data(config: Complete) -> Splits:
     """Read the images; every process reads the same."""
     options = {key: value for key, value in config.data.items() if key not in {"kind", *keys(data_options)}}
     splits: Splits = _call("data", SOURCES[config.data["kind"]], **options)
     return binarize(splits, config.data["binarize"], seed=config.data["binarize_seed"])
 
 
-def build_model(config: Config, image_shape: tuple[int, int, int]) -> VAE:
+def build_model(config: Complete, image_shape: tuple[int, int, int]) -> VAE:
     """The model for images of this shape, its weights drawn from ``config.seed``."""
     method, section = METHODS[config.method], config.model
     posterior, prior = method.posterior(), _call("model.z_dim", method.prior, section["z_dim"])
@@ -72,7 +71,7 @@ def build_model(config: Config, image_shape: tuple[int, int, int]) -> VAE:
     return _call("model", VAE, encoder, decoder, posterior, prior, likelihood, value_range=section["value_range"])
 
 
-def build_objective(config: Config, model: VAE) -> tuple[Objective, Weighting]:
+def build_objective(config: Complete, model: VAE) -> tuple[Objective, Weighting]:
     """The method's objective on this model, and its weights as a function of the step."""
     method, section = METHODS[config.method], config.objective
     terms = {name: _call(f"objective.{name}", part, **section[name]) for name, part in method.terms.items()}
@@ -85,7 +84,7 @@ def build_objective(config: Config, model: VAE) -> tuple[Objective, Weighting]:
     return _call("method", Objective, model, bound, terms), weighting
 
 
-def build_settings(config: Config) -> Settings:
+def build_settings(config: Complete) -> Settings:
     """The options of training."""
     options = dict(config.train)
     options["lr"] = _schedule("train.lr", options["lr"], options["n_steps"])

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from vaes.config.registry import SOURCES
-from vaes.config.resolve import ALIASES, DEFAULT_KINDS, resolve
+from vaes.config.resolve import ALIASES, DEFAULT_KINDS, Config, resolve
 from vaes.config.schema import keys as keys_of
 from vaes.errors import UserError
 from vaes.shipped import find
@@ -203,7 +203,7 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     raw[last] = value
 
 
-def load(raw: Mapping[str, Any], arguments: Sequence[str] = ()) -> dict[str, Any]:
+def load(raw: Mapping[str, Any], arguments: Sequence[str] = ()) -> Config:
     """The complete configuration of raw keys, as :func:`read_file` gives them, with overrides from the command line."""
     return resolve(_changed(raw, overrides(arguments)))
 
@@ -225,9 +225,10 @@ def _changed(raw: Mapping[str, Any], pairs: Sequence[tuple[str, Any]]) -> dict[s
     return keys
 
 
-def to_yaml(config: Mapping[str, Any]) -> str:
+def to_yaml(config: Config | Mapping[str, Any]) -> str:
     """A complete configuration as a text that :func:`parse` reads back to the same."""
-    return yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, width=120)
+    plain = config.to_dict() if isinstance(config, Config) else dict(config)
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def to_arguments(config: Mapping[str, Any]) -> list[str]:

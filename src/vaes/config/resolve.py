@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
 from vaes.config.schema import check_keys, dotted, keys, takes_schedule, unknown, validate
@@ -12,7 +12,7 @@ from vaes.methods import METHODS
 from vaes.terminal import brief
 from vaes.train.settings import Settings
 
-__all__ = ["resolve"]
+__all__ = ["Config", "resolve"]
 
 DEFAULT_KINDS = {"data": "digits", "model.network": "conv", "model.likelihood": "gaussian"}
 
@@ -22,17 +22,29 @@ OWN_NETWORK = "a network of your own needs --import FILE (the file that register
 ALIASES = {"coef_kl": "beta", "coef_alpha": "alpha", "coef_lambda": "lambda_"}
 
 
-FIELDS = ("seed", "method", "data", "model", "objective", "train")
+class Config(NamedTuple):
+    """Keys and values, completely said: numbers, texts, lists and dicts, nothing left to a default."""
+
+    seed: int
+    method: str
+    data: dict[str, Any]
+    model: dict[str, Any]
+    objective: dict[str, Any]
+    train: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As nested dicts; ``resolve`` of it is the configuration again."""
+        found: dict[str, Any] = _lists(self._asdict())
+        return found
 
 
-def resolve(raw: object) -> dict[str, Any]:
-    """Check every key of a raw configuration and fill in what is not given: numbers, texts, lists and
-    dicts, nothing left to a default, which are resolved to themselves.
+def resolve(raw: object) -> Config:
+    """Check every key of a raw configuration and fill in what is not given.
 
     Raises:
         UserError: naming the dotted key, what is wrong with it and what would be right.
     """
-    top = check_keys("", raw, FIELDS)
+    top = check_keys("", raw, Config._fields)
     plain = validate("", top_options, {name: top[name] for name in ("seed", "method") if name in top})
     method = plain["method"]
     if not 0 <= plain["seed"] < 2**63:
@@ -40,17 +52,14 @@ def resolve(raw: object) -> dict[str, Any]:
     if method not in METHODS:
         raise unknown(f"method: unknown method {brief(method)}", method, METHODS)
     train, objective = _move_aliases(top.get("train", {}), top.get("objective", {}))
-    resolved: dict[str, Any] = _lists(
-        {
-            "seed": plain["seed"],
-            "method": method,
-            "data": _data(top.get("data", {})),
-            "model": _model(top.get("model", {})),
-            "objective": _objective(method, objective),
-            "train": _train(train),
-        }
+    return Config(
+        seed=plain["seed"],
+        method=method,
+        data=_data(top.get("data", {})),
+        model=_model(top.get("model", {})),
+        objective=_objective(method, objective),
+        train=_train(train),
     )
-    return resolved
 
 
 def top_options(*, seed: int = 0, method: str = "vae") -> None:

@@ -7,12 +7,15 @@ named by its contents, so that a process that is killed leaves what was there be
 
 import hashlib
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors
+import safetensors.torch
 import torch
 
 from vaes import files
@@ -31,7 +34,10 @@ __all__ = [
     "read",
     "shown",
     "table",
+    "with_error",
 ]
+
+logger = logging.getLogger(__name__)
 
 FORMAT, FIRST_FORMAT = "vaes-evaluation-2", "vaes-evaluation-1"
 FILE = "evaluation.json"
@@ -178,15 +184,24 @@ def read(folder: Path) -> list[Evaluation]:
     Raises:
         UserError: they are missing, damaged, edited, or of another format.
     """
-    path = folder / FILE
-    text = _text_of(path)
+    text = _text_of(folder / FILE)
     while True:
+        lost: list[str] = []
         try:
-            return _parse(folder, text)
-        except UserError:
-            before, text = text, _text_of(path)
-            if text == before:
-                raise  # else it was written while it was read, and its file of columns exchanged
+            found = _parse(folder, text, lost)
+        except UserError as error:
+            found, fault = [], error
+        else:
+            if not lost:
+                return found
+        # It may have been written while it was read, and a file of columns exchanged.
+        before, text = text, _text_of(folder / FILE)
+        if text != before:
+            continue
+        if not found:
+            raise fault
+        logger.warning("%s, the numbers of single images, is missing: differences cannot be paired", lost[0])
+        return found
 
 
 def _again(folder: Path) -> str:
@@ -204,50 +219,58 @@ def _text_of(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _parse(folder: Path, text: bytes) -> list[Evaluation]:
+def _parse(folder: Path, text: bytes, lost: list[str]) -> list[Evaluation]:
     path, again = folder / FILE, _again(folder)
     try:
         document = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise UserError(f"{path}: not a JSON file; {again}") from None
     try:
-        return _evaluations(folder, document)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        return _evaluations(folder, document, lost)
+    except (*_DAMAGES, safetensors.SafetensorError, OSError) as error:
         what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(f"{path}: not an evaluation ({shown(what)}); {again}") from None
+
+
+_DAMAGES = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _evaluations(folder: Path, document: Any) -> list[Evaluation]:
+def _evaluations(folder: Path, document: Any, lost: list[str]) -> list[Evaluation]:
+    """Files of columns that are missing are added to ``lost``."""
     if document["format"] == FIRST_FORMAT:
         return [_evaluation(document, {})]
     if document["format"] != FORMAT:
         raise ValueError(f"its format is {document['format']!r}, not {FORMAT!r}")
     if document["sha256"] != _digest(document):
         raise UserError("edited or damaged: its checksum is not the one that was saved")
-    found = [_evaluation(one, _read_columns(folder, one["columns"])) for one in (document, *document["others"])]
+    found = [_evaluation(one, _read_columns(folder, one["columns"], lost)) for one in (document, *document["others"])]
     if len({one.weights for one in found}) < len(found):
         raise ValueError("the same weights twice")
     return found
 
 
-def _read_columns(folder: Path, named: Mapping[str, str] | None) -> dict[str, Column]:
+def _read_columns(folder: Path, named: Mapping[str, str] | None, lost: list[str]) -> dict[str, Column]:
     if named is None:
         return {}
     if not COLUMNS.fullmatch(named["file"]):
         raise ValueError(f"{named['file']!r} is no file of columns")
     path = folder / named["file"]
-    if not path.is_file():
-        raise UserError(f"{path.name}, with its numbers of single images, is missing")
-    if files.checksum(path) != named["sha256"]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        lost.append(str(path))
+        return {}
+    if hashlib.sha256(content).hexdigest() != named["sha256"]:
         raise UserError(f"{path.name}, with its numbers of single images, is damaged: its checksum is another")
-    tensors, _ = files.read_tensors(path)
-    return {
-        name: Column(tuple(tensor[0].long().tolist()), tuple(tensor[1].tolist())) for name, tensor in tensors.items()
-    }
+    found = {}
+    for name, tensor in safetensors.torch.load(content).items():
+        rows, values = tensor.unbind()
+        found[name] = Column(tuple(rows.long().tolist()), tuple(values.tolist()))
+    return found
 
 
 def _evaluation(document: Mapping[str, Any], columns: Mapping[str, Column]) -> Evaluation:
@@ -279,7 +302,7 @@ def _metric(raw: Mapping[str, Any]) -> Metric:
 
 def table(groups: Mapping[str, Group]) -> str:
     """All the metrics, and the reasons where there are none, in lines."""
-    lines = ["± is half a 95 % interval over images, [low, high] a 95 % interval that is not symmetric"]
+    lines = ["± is half a 95 % interval; [low, high] is one that is not symmetric"]
     for name, group in groups.items():
         lines.append(f"{name} ({group.split} images)")
         rows = _without_dimensions(group.metrics)
@@ -303,13 +326,14 @@ def _without_dimensions(metrics: Sequence[Metric]) -> list[tuple[str, str]]:
 def _text(metric: Metric) -> str:
     if not math.isfinite(metric.value):
         return f"{number(metric.value):>10}  which is no finite number: nothing rests on it"
-    spread = ""
+    text, spread = number(metric.value), ""
     if metric.interval is not None:
         spread = f" [{number(metric.interval[0])}, {number(metric.interval[1])}]"
-    elif metric.stderr is not None:
-        spread = f" ± {NORMAL * metric.stderr:.2g}"
+    elif metric.stderr:
+        text, _, half = with_error(metric.value, NORMAL * metric.stderr).partition(" ")
+        spread = f" {half}"
     features = f"  {shown(metric.features)}" if metric.features else ""
-    return f"{number(metric.value):>10}{spread:<18}  n {metric.n:,}{features}"
+    return f"{text:>10}{spread:<18}  n {metric.n:,}{features}"
 
 
 def interval95(metric: Metric) -> tuple[float, float] | None:
@@ -325,6 +349,14 @@ def number(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return f"{value:.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def with_error(value: float, half: float) -> str:
+    """A value and half its interval, above 0, to the interval's second digit."""
+    if not 1e-4 <= half < 1e6:
+        return f"{number(value)} ± {half:.2g}"
+    digits = max(0, 1 - math.floor(math.log10(half)))
+    return f"{value:.{digits}f} ± {half:.{digits}f}"
 
 
 def shown(text: str) -> str:
