@@ -110,7 +110,7 @@ def test_the_best_checkpoint_is_taken_where_there_was_a_validation_and_any_can_b
     assert run.which.startswith(f"the best, step {best} of 12 by its validation loss")
     assert load(tmp_path / "run", checkpoint="last").step == 12
     assert load(tmp_path / "run", checkpoint=11).step == 11
-    with pytest.raises(UserError, match="--checkpoint 3: .* has no checkpoint of that step; there are"):
+    with pytest.raises(UserError, match=r"--checkpoint 3: .* has no checkpoint of that step; there are"):
         load(tmp_path / "run", checkpoint=3)
     with pytest.raises(UserError, match="--checkpoint x: must be best, last or a step"):
         load(tmp_path / "run", checkpoint="x")
@@ -194,7 +194,7 @@ def test_images_from_python_are_known_again_and_have_to_be_given_again(tmp_path:
         run.encode("test")
     same = run.with_data(data.arrays(IMAGES))
     assert len(same.encode("test").mean) > 0
-    with pytest.raises(UserError, match="not the images that .* was trained on: .*"):
+    with pytest.raises(UserError, match=r"not the images that .* was trained on: .*"):
         run.with_data(data.arrays(IMAGES[:70]))
     more = same.resume({"train.n_steps": 8})
     assert load(tmp_path / "run", checkpoint="last").step == 8

@@ -106,9 +106,7 @@ def _model(splits: Splits) -> list[Choice]:
     else:
         likelihood = [
             Choice("model.likelihood.kind", "gaussian", "pixels have values between black and white"),
-            Choice(
-                "model.likelihood.scale", "optimal", "the noise of a pixel is estimated, which gives sharp pictures"
-            ),
+            Choice("model.likelihood.scale", "optimal", "a pixel's noise is estimated: sharper pictures"),
         ]
     side = min(height, width)
     if side < 8:

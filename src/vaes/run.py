@@ -190,8 +190,8 @@ class Run:
         return found
 
     def read_images(self, paths: Iterable[str | Path], *, skip_bad: bool = False) -> tuple[ImageSet, Reading]:
-        """Image files, folders and archives, read as the run's own data were (``data.fit``, ``data.white``), and how that
-        went."""
+        """Image files, folders and archives, read as the run's own data were (``data.fit``, ``data.white``), and how
+        that went."""
         options = {key: value for key in ("fit", "white") if (value := self.experiment.data.get(key)) is not None}
         return pictures([Path(path) for path in paths], self.image_shape, **options, skip_bad=skip_bad)
 
