@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from matplotlib import pyplot as plt
 
-from vaes import config as configuration
+from vaes import Experiment, Listener
 from vaes.data import ImageSet, Splits, to_float
 from vaes.model import VAE
-from vaes.schedules import Schedule
-from vaes.train.loop import fit
 
 __all__ = ["DATA", "ROOT", "Report", "Trained", "codes", "machine", "options", "report_speeds", "train"]
 
@@ -48,24 +45,15 @@ class Trained(NamedTuple):
     seconds: float
 
 
-def train(
-    raw: Mapping[str, Any], splits: Splits, seed: int, lr: Schedule | None = None, prepare: Any = None
-) -> Trained:
-    """Train the configuration on the splits in a folder that is thrown away.
-
-    ``lr`` takes the place of the configuration's learning rate, and ``prepare(model)`` runs before training.
-    """
-    config = configuration.load({**raw, "seed": seed})
-    model = configuration.build_model(config, splits.train.shape)
-    if prepare is not None:
-        prepare(model)
-    objective, weighting = configuration.build_objective(config, model)
-    settings = replace(configuration.build_settings(config), print_freq=1000, eval_freq=0, sample_freq=0, save_freq=0)
-    settings = settings if lr is None else replace(settings, lr=lr)
+def train(raw: Mapping[str, Any], splits: Splits, seed: int, callbacks: Sequence[Listener] = ()) -> Trained:
+    """Train the configuration on the splits in a folder that is thrown away."""
+    quiet = {"train.print_freq": 1000, "train.eval_freq": 0, "train.sample_freq": 0, "train.save_freq": 0}
+    experiment = Experiment.of({**raw, "seed": seed}).replace(quiet)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        metrics = fit(objective, weighting, splits, settings, Path(folder) / "run", seed=seed)
-    return Trained(model.eval(), metrics["test"], round(time.perf_counter() - began, 1))
+        run = experiment.fit(Path(folder) / "run", data=splits, callbacks=callbacks)
+        test = json.loads((run.folder / "metrics.json").read_text())["test"]
+    return Trained(run.model, test, round(time.perf_counter() - began, 1))
 
 
 @torch.inference_mode()

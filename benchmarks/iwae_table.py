@@ -23,11 +23,14 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from torch import nn
 
+from vaes import Listener
+from vaes.config.registry import SCHEDULES
 from vaes.data import ImageSet, Splits, binarize, mnist, to_float
 from vaes.evaluate import active_units
 from vaes.evaluate.likelihood import importance_weighted
 from vaes.model import VAE
 from vaes.schedules import Schedule
+from vaes.train.loop import Training
 
 PAPER = {"vae k=1": 86.76, "vae k=5": 86.47, "vae k=50": 86.35, "iwae k=5": 85.54, "iwae k=50": 84.78}
 """IWAE k = 1 is VAE k = 1."""
@@ -48,7 +51,7 @@ SAMPLES, FEW = 5_000, 10
 class Stages(Schedule):
     """``1e-4 * round(10^(1 - i / 7), 1)`` in stage i = 0 .. 7, each as many steps long as is said."""
 
-    def __init__(self, lengths: list[int]) -> None:
+    def __init__(self, total_steps: int, *, lengths: tuple[int, ...]) -> None:
         self.lengths = lengths
 
     def __call__(self, step: int) -> float:
@@ -56,6 +59,9 @@ class Stages(Schedule):
         ends = [sum(self.lengths[: i + 1]) for i in range(len(self.lengths))]
         stage = next((i for i, end in enumerate(ends) if step < end), len(ends) - 1)
         return 1e-4 * round(10 ** (1 - stage / 7), 1)
+
+
+SCHEDULES["stages"] = Stages
 
 
 def main() -> None:
@@ -74,7 +80,7 @@ def main() -> None:
 
 def run(report: Report, chosen: argparse.Namespace, budget: dict[str, Any]) -> None:
     """All cells of the budget."""
-    grey = mnist(root=str(chosen.data), image_size=None, n_valid=400, download=False)
+    grey = mnist(root=str(chosen.data), image_size=None, n_valid=400, download=False, held_out="order")
     splits = binarize(grey, "dynamic")
     mean = to_float(grey.train.read(torch.arange(len(grey.train))), (0.0, 1.0)).mean((0, 1)).flatten()
     for seed in range(chosen.seeds):
@@ -86,9 +92,10 @@ def run_cell(report: Report, splits: Splits, mean: torch.Tensor, cell: str, seed
     """One training and its likelihood on test images."""
     method, _, k = cell.partition(" k=")
     lengths = [round(epochs * len(splits.train) / BATCH) for epochs in budget["epochs"]]
-    settings = {"n_steps": sum(lengths), "batch_size": BATCH, "optimizer": "adam", "eps": 1e-4}
+    lr = {"kind": "stages", "lengths": lengths}
+    settings = {"n_steps": sum(lengths), "batch_size": BATCH, "optimizer": "adam", "eps": 1e-4, "lr": lr}
     raw = {"method": method, "objective": {"samples": int(k)}, "model": MODEL, "train": settings}
-    trained = train(raw, splits, seed, lr=Stages(lengths), prepare=lambda model: initialise(model, mean, seed))
+    trained = train(raw, splits, seed, callbacks=[Initialised(mean, seed)])
     nll, stderr = negative_log_likelihood(trained.model, splits.test, budget["bound_images"])
     report.add(
         cell,
@@ -101,6 +108,17 @@ def run_cell(report: Report, splits: Splits, mean: torch.Tensor, cell: str, seed
         active_units=active_units(codes(trained.model, splits.test)[0]).value,
         paper=PAPER[cell],
     )
+
+
+class Initialised(Listener):
+    """Gives the model the paper's initial weights before its first step."""
+
+    def __init__(self, mean: torch.Tensor, seed: int) -> None:
+        self._mean, self._seed = mean, seed
+
+    def start(self, training: Training) -> None:
+        """Before the first step."""
+        initialise(training.state.model, self._mean, self._seed)
 
 
 def initialise(model: VAE, mean: torch.Tensor, seed: int) -> None:

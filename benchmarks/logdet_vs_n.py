@@ -57,7 +57,7 @@ def main() -> None:
         [f"{method} N={n}" for method in METHODS for n in SIZES],
     )
     if not chosen.plot:
-        whole = mnist(root=str(chosen.data), image_size=None, n_valid=10_000, download=False)
+        whole = mnist(root=str(chosen.data), image_size=None, n_valid=10_000, download=False, held_out="order")
         for seed in range(chosen.seeds):
             for n in budget["sizes"]:
                 for method in METHODS:
@@ -71,7 +71,7 @@ def main() -> None:
 def run_cell(report: Report, whole: Splits, method: str, n: int, seed: int, settings: dict[str, Any]) -> None:
     """One training on n images chosen by the seed."""
     order = torch.randperm(len(whole.train), generator=torch.Generator().manual_seed(seed))
-    splits = whole._replace(train=whole.train.subset(order[:n]))
+    splits = Splits(whole.train.subset(order[:n]), whole.valid, whole.test)
     trained = train({**METHODS[method], "model": MODEL, "train": settings}, splits, seed)
     found = {
         name: log_det_covariance(*codes(trained.model, images))

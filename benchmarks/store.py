@@ -27,11 +27,9 @@ import numpy as np
 import torch
 from common import ROOT, report_speeds
 
-from vaes import config as configuration
+from vaes import Experiment
 from vaes.data import Batches, ImageSet, MemmapSet, Splits, TensorSet
 from vaes.memory import available, keep_freed_memory
-from vaes.train import Settings
-from vaes.train.loop import fit
 
 SHAPE, BATCH = (3, 64, 64), 256
 BYTES = 3 * 64 * 64
@@ -86,16 +84,15 @@ def shuffled(read: Callable[[torch.Tensor], object], images: ImageSet, n: int, s
 def training(images: ImageSet, n: int) -> float:
     """Images/s of ``fit`` with a small network, its start and end taken off."""
     model = {"network": {"kind": "mlp", "hidden": [16]}, "z_dim": 8}
-    config = configuration.load({"method": "vae", "data": {"kind": "digits"}, "model": model})
-    few = images.subset(torch.arange(8))
     never = {"print_freq": 0, "eval_freq": 0, "sample_freq": 0, "save_freq": 0}
+    settings = {"batch_size": BATCH, "optimizer": "adam", "lr": 1e-3, **never}
+    experiment = Experiment(model=model, train=settings, seed=3)
+    few = images.subset(torch.arange(8))
 
     def seconds(n_steps: int) -> float:
-        objective, weighting = configuration.build_objective(config, configuration.build_model(config, SHAPE))
-        settings = Settings(n_steps=n_steps, batch_size=BATCH, optimizer="adam", lr=1e-3, **never)
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            fit(objective, weighting, Splits(images, few, few), settings, Path(folder) / "run", seed=3)
+            experiment.replace({"train.n_steps": n_steps}).fit(Path(folder) / "run", data=Splits(images, few, few))
             return time.perf_counter() - began
 
     warm, steps = 5, n // BATCH

@@ -6,7 +6,7 @@
   normalised by itself from a PIL image, the loss read with ``.item()`` at every step;
 - ordinary step: the same layers; forward, backward and Adam on one batch that is already in memory;
 - bare step: forward, backward and Adam with our layers, on one batch that is already in memory;
-- ours: ``vaes.train.loop.fit`` with Adam and everything that training does, but for lines, validation, pictures and
+- ours: ``vaes.Experiment.fit`` with Adam and everything that training does, but for lines, validation, pictures and
   checkpoints at intervals. It is timed as the difference between a training of ``warm + steps`` and one of ``warm``
   steps, so that start and end cancel;
 - ours, Muon: the same with the optimiser that is the default;
@@ -37,13 +37,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from vaes import Experiment
 from vaes import config as configuration
 from vaes.data import Splits, mnist, to_float
 from vaes.data.idx import read_idx
 from vaes.memory import keep_freed_memory
 from vaes.objectives import Noise, Objective
-from vaes.train import Settings
-from vaes.train.loop import fit
 
 WARM = 5
 WEIGHTS = {"rate": 1.0}
@@ -132,12 +131,13 @@ def seconds_of(steps: Iterator[object], n: int) -> float:
     return time.perf_counter() - began
 
 
-def objective_of(config: configuration.Config) -> Objective:
+def new_objective() -> Objective:
     """A new model in its objective."""
-    return configuration.build_objective(config, configuration.build_model(config, (1, 32, 32)))[0]
+    experiment = the_experiment()
+    return configuration.build_objective(experiment, experiment.build_model((1, 32, 32)))[0]
 
 
-def digits(data: Path, config: configuration.Config) -> Splits:
+def digits(data: Path) -> Splits:
     """The images as ``vaes train`` has them."""
     return mnist(root=str(data), image_size=32, download=False)
 
@@ -162,7 +162,7 @@ def ordinary(data: Path, n: int, batch: int) -> float:
 def bare(data: Path, n: int, batch: int) -> float:
     """Images/s of our step alone."""
     keep_freed_memory()
-    objective = objective_of(the_configuration())
+    objective = new_objective()
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3, fused=True)
     x = first_batch(data, batch)
     return n * batch / seconds_of(iter(lambda: step(objective, optimizer, x), None), n)
@@ -175,20 +175,17 @@ def ours(
     optimizer: Literal["muon", "adam"] = "adam",
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> float:
-    """Images/s of ``fit``, its start and end taken off."""
-    config = the_configuration()
-    whole = digits(data, config)
+    """Images/s of ``Experiment.fit``, its start and end taken off."""
+    whole = digits(data)
+    never = {"print_freq": 0, "eval_freq": 0, "sample_freq": 0, "save_freq": 0}
+    settings = {"batch_size": batch, "optimizer": optimizer, "lr": 1e-3, "precision": precision, **never}
+    experiment = the_experiment().replace({f"train.{name}": value for name, value in settings.items()})
     few = Splits(whole.train, *(part.subset(torch.arange(8)) for part in (whole.valid, whole.test)))
 
     def seconds(n_steps: int) -> float:
-        objective, weighting = configuration.build_objective(config, configuration.build_model(config, (1, 32, 32)))
-        never = {"print_freq": 0, "eval_freq": 0, "sample_freq": 0, "save_freq": 0}
-        settings = Settings(
-            n_steps=n_steps, batch_size=batch, optimizer=optimizer, lr=1e-3, precision=precision, **never
-        )
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            fit(objective, weighting, few, settings, Path(folder) / "run")
+            experiment.replace({"train.n_steps": n_steps}).fit(Path(folder) / "run", data=few)
             return time.perf_counter() - began
 
     seconds(WARM)
@@ -198,7 +195,7 @@ def ours(
 
 def limit(data: Path, n: int, batch: int) -> float:
     """Images/s if every multiplication of the bare step ran as fast as those of a large matrix product."""
-    objective = objective_of(the_configuration())
+    objective = new_objective()
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3, fused=True)
     x = first_batch(data, batch)
     with FlopCounterMode(display=False) as counter:
@@ -208,14 +205,14 @@ def limit(data: Path, n: int, batch: int) -> float:
     return batch * rate / counter.get_total_flops()
 
 
-def the_configuration() -> configuration.Config:
-    """Of ``configs/vae-mnist.yaml``."""
-    return configuration.load(configuration.read_file(ROOT / "configs" / "vae-mnist.yaml"))
+def the_experiment() -> Experiment:
+    """Of the shipped ``vae-mnist``."""
+    return Experiment.read("vae-mnist")
 
 
 def first_batch(data: Path, batch: int) -> Tensor:
     """The first images, on [-1, 1]."""
-    return to_float(digits(data, the_configuration()).train.read(torch.arange(batch)), (-1.0, 1.0))
+    return to_float(digits(data).train.read(torch.arange(batch)), (-1.0, 1.0))
 
 
 WAYS: dict[str, Callable[[Path, int, int], float]] = {

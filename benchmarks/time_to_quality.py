@@ -33,9 +33,8 @@ from common import ROOT, machine
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from vaes import config as configuration
+from vaes import Experiment
 from vaes.data import Splits
-from vaes.train.loop import fit
 
 CONSTANT = "constant Adam"
 RECIPES: dict[str, dict[str, Any]] = {
@@ -45,9 +44,15 @@ RECIPES: dict[str, dict[str, Any]] = {
     CONSTANT: {"optimizer": "adam", "lr": 1e-3},
 }
 REFERENCE: dict[str, dict[str, Any]] = {
-    "mnist": {"config": "vae-mnist", "n_steps": 10_000, "batch_size": 256, "root": "mnist"},
-    "faces": {"config": "vae-faces", "n_steps": 5000, "batch_size": 64, "root": "faces/faces.zip"},
-    "sprites": {"config": "beta-vae-sprites", "n_steps": 10_000, "batch_size": 64, "root": None},
+    "mnist": {"config": "vae-mnist", "n_steps": 10_000, "batch_size": 256, "root": "mnist", "data": {}},
+    "faces": {
+        "config": "vae-faces",
+        "n_steps": 5000,
+        "batch_size": 64,
+        "root": "faces/faces.zip",
+        "data": {"data.flip": True},
+    },
+    "sprites": {"config": "beta-vae-sprites", "n_steps": 10_000, "batch_size": 64, "root": None, "data": {}},
 }
 OFFSET = {"mnist": 512 * math.log(2 * math.pi), "faces": 0.0, "sprites": 0.0}
 TITLES = {"mnist": "MNIST 32x32, VAE", "faces": "faces 64x64, VAE", "sprites": "sprites 64x64, beta-VAE"}
@@ -57,20 +62,17 @@ RECIPE_COLOUR, REFERENCE_COLOUR = "#c2452d", "#2b6ca3"
 def train(name: str, data: Path, n_steps: int, seed: int, options: dict[str, Any], evaluations: int) -> dict[str, Any]:
     """One training; its test losses (step, nats per image) and the seconds of processor time that it took."""
     plan = REFERENCE[name]
-    raw = configuration.read_file(ROOT / "configs" / f"{plan['config']}.yaml")
-    if plan["root"]:
-        raw["data"]["root"] = str(data / plan["root"])
     steps = {"n_steps": n_steps, "batch_size": plan["batch_size"], "print_freq": 0, "sample_freq": 0, "save_freq": 0}
-    raw["train"] = {**options, **steps, "eval_freq": n_steps // evaluations}
-    config = configuration.load({**raw, "seed": seed})
-    whole = configuration.build_data(config)
+    changes = {"seed": seed, "train": {**options, **steps, "eval_freq": n_steps // evaluations}, **plan["data"]}
+    if plan["root"]:
+        changes["data.root"] = str(data / plan["root"])
+    experiment = Experiment.read(plan["config"]).replace(changes)
+    whole = experiment.build_data()
     splits = Splits(whole.train, whole.test, whole.test)  # the curve is that of the test images
-    objective, weighting = configuration.build_objective(config, configuration.build_model(config, splits.train.shape))
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        flip = bool(config.data.get("flip"))
-        fit(objective, weighting, splits, configuration.build_settings(config), run, seed=seed, flip=flip)
+        experiment.fit(run, data=splits)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     curve = [(line["step"], round(line["loss"] - OFFSET[name], 3)) for line in lines if line["split"] == "valid"]
     return {"curve": curve, "loss": curve[-1][1], "processor_seconds": round(time.process_time() - began)}

@@ -186,9 +186,9 @@ class Experiment:
         from vaes.start import Provenance, reserved
         from vaes.train.loop import fit
 
-        experiment = self if data is None else self.replace({"data.kind": "arrays"})
+        experiment = self if data is None else self.of_python()
         experiment._refuse_other_training(start)
-        splits = runtime.first(experiment.build_data) if data is None else data
+        splits = runtime.first(experiment.build_data) if data is None else configuration.drawn(experiment, data)
         kept = experiment.replace({"data.changed": "refuse"})
         provenance = Provenance(kept, splits, start, accept=experiment.data["changed"] == "accept")
         model = kept.build_model(splits.train.shape)
@@ -209,6 +209,11 @@ class Experiment:
                 callbacks=[provenance, *callbacks],
             )
         return Outcome(folder, metrics, runtime.is_main)
+
+    def of_python(self) -> "Experiment":
+        """The experiment on images that are given in Python: all keys of ``data`` but those of a source stay."""
+        common = {key: self.data[key] for key in configuration.COMMON_DATA_KEYS}
+        return self.replace({"data": {"kind": configuration.DATA_OF_PYTHON, **common}})
 
     def build_data(self) -> Splits:
         """Read the images."""

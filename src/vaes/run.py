@@ -104,8 +104,7 @@ class Run:
                     f"{self.folder}: its images were given in Python, and are not in the run; give them: "
                     "run.with_data(images), or --data.root FILE.npz"
                 )
-            self.with_data(self.experiment.build_data())
-        assert self._splits is not None
+            self._splits = self._known(self.experiment.build_data())
         return self._splits
 
     def with_data(self, splits: Splits) -> "Run":
@@ -114,10 +113,13 @@ class Run:
         Raises:
             UserError: they are others, and ``data.changed`` does not say ``accept``.
         """
+        self._splits = self._known(configuration.drawn(self.experiment, splits))
+        return self
+
+    def _known(self, splits: Splits) -> Splits:
         accept = self.experiment.data["changed"] == "accept"
         self.notes = data_notes(self.folder, identify(splits), accept=accept)
-        self._splits = splits
-        return self
+        return splits
 
     def elsewhere(self, changes: Sequence[str] | Mapping[str, Any]) -> "Run":
         """The run with other keys of ``data``, as ``--data.root NEW`` arguments or ``{"data.root": "NEW"}``.

@@ -3,7 +3,7 @@
 The constructors' signatures are the schema. Library modules never import this package.
 """
 
-from vaes.config.build import build_data, build_model, build_objective, build_settings
+from vaes.config.build import COMMON_DATA_KEYS, build_data, build_model, build_objective, build_settings, drawn
 from vaes.config.load import (
     DEFAULTS,
     changed,
@@ -20,6 +20,7 @@ from vaes.config.registry import DATA_OF_PYTHON
 from vaes.config.resolve import Config, resolve
 
 __all__ = [
+    "COMMON_DATA_KEYS",
     "Config",
     "DATA_OF_PYTHON",
     "DEFAULTS",
@@ -28,6 +29,7 @@ __all__ = [
     "build_objective",
     "build_settings",
     "changed",
+    "drawn",
     "import_file",
     "load",
     "of_first_format",

@@ -17,7 +17,10 @@ from vaes.schedules import Schedule
 from vaes.train.settings import Settings
 from vaes.train.weighting import Weighting
 
-__all__ = ["build_data", "build_model", "build_objective", "build_settings"]
+__all__ = ["COMMON_DATA_KEYS", "build_data", "build_model", "build_objective", "build_settings", "drawn"]
+
+COMMON_DATA_KEYS = tuple(keys(data_options))
+"""Keys of ``data`` beside those of a source."""
 
 
 class Complete(Protocol):
@@ -50,8 +53,12 @@ class Complete(Protocol):
 
 def build_data(config: Complete) -> Splits:
     """Read the images; every process reads the same."""
-    options = {key: value for key, value in config.data.items() if key not in {"kind", *keys(data_options)}}
-    splits: Splits = _call("data", SOURCES[config.data["kind"]], **options)
+    options = {key: value for key, value in config.data.items() if key not in {"kind", *COMMON_DATA_KEYS}}
+    return drawn(config, _call("data", SOURCES[config.data["kind"]], **options))
+
+
+def drawn(config: Complete, splits: Splits) -> Splits:
+    """The images as they are trained on: black and white, where the configuration says so."""
     return binarize(splits, config.data["binarize"], seed=config.data["binarize_seed"])
 
 
