@@ -66,10 +66,10 @@ def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256
 
     The score is ``mse / (v + 1 / (12 255^2))``, v being the variance of the picture's pixels about the mean of their
     channel: 0 where the model draws the picture exactly, 1 where the picture's mean colour would do as well. It needs
-    nothing but a reconstruction, so it means the same for every posterior, likelihood and scale of pixels. Neither ELBO
-    nor MSE does: both find flat, dark and blurred pictures most normal, because there is little in them to get wrong
-    (Nalisnick et al., Do Deep Generative Models Know What They Don't Know?, 2019, https://arxiv.org/abs/1810.09136,
-    section 5).
+    nothing but a reconstruction, so it means the same for every posterior, likelihood and scale of pixels. ELBO and
+    MSE can find flat, dark and blurred pictures more normal than any that the model was trained on, because there is
+    little in them to get wrong (Nalisnick et al., Do Deep Generative Models Know What They Don't Know?, 2019,
+    https://arxiv.org/abs/1810.09136, section 5).
 
     Args:
         model: on any device; each of its modules keeps the mode (training or evaluation) that it came in.

@@ -129,7 +129,7 @@ def latent_line(
     size = (left + width + RIGHT, TOP + height + bottom)
     figure = _figure(size)
     axes = figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]), facecolor="white")
-    axes.set(xlim=limits, ylim=(len(styles) - 0.5, -0.5), yticks=range(len(styles)))
+    axes.set(xlim=limits, ylim=(len(styles) - 0.5, -0.5), yticks=range(len(styles)) if labels is not None else ())
     axes.set_title(title, fontsize=10.5, color=_unit(INK), loc="left", pad=8)
     _quieten(axes)
     for sigma in range(-3, 4):
@@ -138,7 +138,9 @@ def latent_line(
         x = codes[torch.isin(classes, torch.tensor(style.members))].numpy()
         y = row + 0.7 * ((np.arange(len(x)) * 0.6180339887) % 1 - 0.5)  # spread evenly, whatever their number
         axes.scatter(x, y, s=float(np.clip(12_000 / len(codes), 6, 30)), color=style.colour, alpha=0.6, linewidths=0)
-    axes.set_yticklabels([style.name for style in styles], fontsize=9.5, color=_unit(INK), parse_math=False)
+    axes.tick_params(labelbottom=False)  # the strip below has the same axis
+    if labels is not None:
+        axes.set_yticklabels([style.name for style in styles], fontsize=9.5, color=_unit(INK), parse_math=False)
     below = figure.add_axes((left / size[0], BOTTOM / size[1], width / size[0], strip.height / size[1]))
     below.imshow(np.asarray(strip), extent=(*limits, 0, 1), aspect="auto", interpolation="nearest")
     below.set(yticks=[])
@@ -179,7 +181,7 @@ def _styles(labels: Tensor, names: Sequence[str]) -> list[_Style]:
         kept = sorted(present[order[: MAX_CLASSES - 1]].tolist())
         rest = present[order[MAX_CLASSES - 1 :]].tolist()
     styles = [
-        _Style(literal(names[k] if k < len(names) else k), (k,), PALETTE[i % 10], MARKERS[i // 10])
+        _Style(literal(names[k] if k < len(names) else k) or "''", (k,), PALETTE[i % 10], MARKERS[i // 10])
         for i, k in enumerate(kept)
     ]
     return styles + ([_Style(f"{len(rest)} rarer classes", tuple(rest), OTHER, "o")] if rest else [])
@@ -202,7 +204,8 @@ def _draw_points(axes: Axes, points: Tensor, labels: Tensor | None, styles: Sequ
     for text, style in zip(legend.get_texts(), styles, strict=True):
         # As labels, names with dollars would be formulas and those that begin with "_" left out.
         text.set(text=style.name, color=_unit(INK), parse_math=False)
-    _draw_names(axes, [np.median(xy[member], axis=0) for member in members], styles)
+    many = [(member, style) for member, style in zip(members, styles, strict=True) if len(member) > 4]
+    _draw_names(axes, [np.median(xy[member], axis=0) for member, _ in many], [style for _, style in many])
 
 
 def _draw_names(axes: Axes, places: Sequence[np.ndarray], styles: Sequence[_Style]) -> None:

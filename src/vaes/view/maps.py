@@ -66,7 +66,9 @@ def _way(z_dim: int, options: Options) -> tuple[Literal["pca", "tsne"] | None, t
         return None, (said,) if options.projection else ()
     if z_dim == 2 or options.projection:
         return options.projection, ()
-    return "pca", (f"z_dim is {z_dim}: the plane is that of the first two principal components (--projection pca)",)
+    return "pca", (
+        f"z_dim is {z_dim}: drawn on the first two principal components of the codes; another way is --projection tsne",
+    )
 
 
 def _plane(model: VAE, codes: Tensor, labels: Tensor | None, images: ImageSet, options: Options) -> _Map:

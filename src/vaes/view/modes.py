@@ -65,7 +65,7 @@ def decode_codes(model: VAE, options: Options, images: ImageSet | None = None, c
     with evaluation(model):
         singles = decode(model, codes[:count], options.batch_size)
     title = f"{count:,} given codes, decoded" if count > 1 else "A given code, decoded"
-    return _loose(singles, title, "row by row in the order given" if count > 1 else "", caption, remarks)
+    return _loose(singles, title, "in the order given, row by row" if count > 1 else "", caption, remarks)
 
 
 def _loose(singles: Tensor, title: str, said: str, caption: str, remarks: tuple[str, ...]) -> Picture:
@@ -73,7 +73,7 @@ def _loose(singles: Tensor, title: str, said: str, caption: str, remarks: tuple[
     pictures, note = first(singles, 1)
     page = sheet(
         pictures,
-        balanced_columns(len(pictures), *pictures.shape[2:]),
+        len(pictures) if len(pictures) <= 5 else balanced_columns(len(pictures), *pictures.shape[2:]),
         title=title,
         caption=lines(f"{said}{note}", *remarks, caption),
     )

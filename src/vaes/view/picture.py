@@ -137,7 +137,7 @@ def choose(images: ImageSet, count: int, options: Options) -> tuple[Tensor, tupl
             (f"the first {count:,} of {have:,} given images: --n_samples {have} draws all",) if have > count else ()
         )
         return torch.arange(min(count, have)), remarks
-    remarks = (f"{have:,} where {count:,} were asked for: there are no more {whose} images",) if have < count else ()
+    remarks = (f"{have:,} instead of {count:,}: there are no more {whose} images",) if have < count else ()
     return random_index(images, options.seed)[:count], remarks
 
 

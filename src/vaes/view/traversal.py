@@ -106,7 +106,7 @@ def _all_dims(model: VAE, options: Options, images: ImageSet | None, caption: st
         len(values),
         title="Each latent dimension in turn, all others held",
         caption=lines(
-            f"all start from {origin}; framed, the pictures nearest to it; seed {options.seed}",
+            f"all start from {origin}; framed, the pictures nearest to it",
             _said_of(used, f"{over:,} {options.whose} images", len(dims), model.z_dim),
             *remarks,
             caption,
@@ -128,14 +128,16 @@ def _start(model: VAE, options: Options, images: ImageSet | None, count: int) ->
     if images is not None:
         images = needed(images, "traverse", model)
         index, remarks = choose(images, count, options)
+        seed = "" if options.whose == "given" else f" (seed {options.seed})"
         codes = encode(model, images, index, options.batch_size).z[0]
         if count == 1:
-            return _Start(codes, f"the code of one {options.whose} image")
-        return _Start(codes, f"the codes of {options.whose} images", remarks)
+            return _Start(codes, f"the code of one {options.whose} image{seed}")
+        return _Start(codes, f"the codes of {options.whose} images{seed}", remarks)
     codes = prior_codes(model, count, options.seed)
     # What no noise gives: the mean of a normal prior.
     codes[0] = model.prior.sample(torch.zeros(1, model.z_dim).to(next(model.parameters())))[0].cpu()
-    return _Start(codes, "the prior's mean" + (" (the first) and draws from the prior" if count > 1 else ""))
+    draws = f" (the first) and draws from the prior (seed {options.seed})" if count > 1 else ""
+    return _Start(codes, f"the prior's mean{draws}")
 
 
 def _values(options: Options) -> Tensor:
