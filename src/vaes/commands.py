@@ -115,8 +115,7 @@ def run_evaluate(
     splits = configuration.build_data(_elsewhere(run.config, own))
     other = _outliers(run.config, of_outliers) if of_outliers else None
     folder = _run_folder(run.weights)
-    if (folder / report.FILE).is_file():
-        report.read(folder)  # what is damaged is told before the work
+    report.ready(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = runner.evaluate_groups(
         run.model.to(device), splits, only=groups, split=split, budget=options, seed=seed, features=features,
