@@ -152,7 +152,7 @@ def run_evaluate(
     run = load(where, checkpoint=checkpoint, device=device).elsewhere(own)
     note(f"evaluating {run.which}")
     home = output or run.folder
-    files.refuse_unwritable(home)
+    report.ready(home)
     _data(run)
     found = run.evaluate(
         only, split=split, seed=seed, features=features, output=home, progress=True,

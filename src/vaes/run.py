@@ -230,9 +230,7 @@ class Run:
         runner.check(groups, split, options, seed)
         home = self.folder if output is None else output
         if write:
-            files.refuse_unwritable(home)
-            if (home / report.FILE).exists():
-                report.read(home)  # what is damaged is told before the work
+            report.ready(home)
         splits = self.data
         found = runner.evaluate_groups(
             self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,

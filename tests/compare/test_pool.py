@@ -131,6 +131,8 @@ def test_only_the_same_images_are_paired() -> None:
         assert not found.paired
         assert found.high == pytest.approx(1.959964 * math.hypot(a.stderr, b.stderr), rel=1e-5)
     assert not difference(cell([1.0, 2.0]), a).paired
+    withheld = a._replace(stderr=None)  # the evaluation found that the numbers say nothing of their noise
+    assert difference(a, withheld).within_noise is None
 
 
 @pytest.mark.parametrize(("n_a", "n_b"), [(3, 3), (5, 1), (1, 4)])

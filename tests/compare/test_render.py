@@ -90,6 +90,14 @@ def test_noise_is_marked_and_the_best_only_beyond_it(tmp_path: Path) -> None:
     assert "*" not in bold
 
 
+def test_a_number_to_be_read_with_care_stays_so(tmp_path: Path) -> None:
+    found = metric("elbo", 2.0)._replace(note="carried by few")
+    runs = [make(tmp_path, "a", [metric("elbo", 1.0)]), make(tmp_path, "b", [found], beta=2)]
+    text = table(runs)
+    assert row(text, "elbo")[1] == "2.00 ± 0.20 ! *"
+    assert "! to be read with care" in text
+
+
 def test_arrows_point_to_what_is_better_and_rates_have_none(tmp_path: Path) -> None:
     names = "elbo distortion rate iw_bound_k100 iw_bound_k100_ess psnr bits_per_dim_k5 mig_chen memorisation mse"
     found = [metric(name, 1.0) for name in names.split()]

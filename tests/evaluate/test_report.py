@@ -13,7 +13,7 @@ import pytest
 
 from vaes.errors import UserError
 from vaes.evaluate.record import Column, Metric, Skipped
-from vaes.evaluate.report import FILE, Evaluation, add, group, read
+from vaes.evaluate.report import FILE, Evaluation, add, group, read, ready
 
 
 def evaluation(
@@ -22,7 +22,9 @@ def evaluation(
     """Groups of one metric with a column, and of one that was skipped."""
     groups = {}
     for name in names:
-        metric = Metric("a", value, 2, "what", stderr=0.3, interval=(0.1, 0.5), seed=2, features="f", version=3)
+        metric = Metric(
+            "a", value, 2, "what", stderr=0.3, interval=(0.1, 0.5), seed=2, features="f", version=3, note="n"
+        )
         column = Column((4, 9), (value - 0.5, value + 0.5))
         groups[name] = group([metric, Skipped("b", "why")], "test", "fp", {"n_images": 5}, "chosen", 7, {"a": column})
     return Evaluation(step, weights, "0", groups, ("best",), "seed: 0\n")
@@ -123,8 +125,9 @@ def test_links_are_not_written_through(tmp_path: Path, name: str) -> None:
     run.mkdir()
     target.write_text("precious")
     (run / name).symlink_to(target)
-    with pytest.raises(UserError, match="is a symbolic link"):
-        add(run, evaluation())
+    for use in (ready, lambda folder: add(folder, evaluation())):
+        with pytest.raises(UserError, match="is a symbolic link"):
+            use(run)
     assert target.read_text() == "precious"
 
 
@@ -163,7 +166,7 @@ def damage(folder: Path, how: str) -> None:
 def test_what_was_edited_or_damaged_is_refused(tmp_path: Path, how: str) -> None:
     add(tmp_path, evaluation())
     damage(tmp_path, how)
-    for use in (read, lambda folder: add(folder, evaluation("def"))):
+    for use in (read, ready, lambda folder: add(folder, evaluation("def"))):
         with pytest.raises(UserError, match=r"evaluation\.json: not an evaluation .*run vaes evaluate") as caught:
             use(tmp_path)
         assert "\n" not in str(caught.value)

@@ -1,6 +1,7 @@
 """Runs side by side: pooled over seeds, with what the noise allows to say about their differences."""
 
-from vaes.compare.plot import rate_distortion
+from typing import Any
+
 from vaes.compare.pool import Cell, Column, Difference, Key, difference, interval, pool
 from vaes.compare.render import FORMATS, document, render
 from vaes.compare.rows import Row, rows
@@ -24,3 +25,11 @@ __all__ = [
     "rows",
     "warnings",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "rate_distortion":  # matplotlib takes longer to start than a table to make
+        from vaes.compare.plot import rate_distortion
+
+        return rate_distortion
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -44,6 +44,7 @@ class Cell(NamedTuple):
     low: float | None  # 95 % interval
     high: float | None
     images: PerImage | None = None  # of a single run: what the value is the mean of
+    noted: bool = False  # whether the evaluation says that it is to be read with care
 
 
 class Column(NamedTuple):
@@ -136,13 +137,13 @@ def difference(a: Cell, b: Cell) -> Difference:
         pooled = a if a.spread is not None else b
         assert pooled.spread is not None
         half = float(student.ppf(0.975, pooled.runs - 1)) * pooled.spread * math.sqrt(1 + 1 / pooled.runs)
-    elif a.images is not None and b.images is not None and a.images.rows == b.images.rows and len(a.images.rows) > 1:
+    elif a.stderr is None or b.stderr is None:  # also where an evaluation withholds it
+        return Difference(value, None, None)
+    elif a.images is not None and b.images is not None and a.images.rows == b.images.rows:
         low, high = interval(np.subtract(b.images.values, a.images.values).tolist())
         return Difference(value, low, high, paired=True)
-    elif a.stderr is not None and b.stderr is not None:
-        half = NORMAL * math.hypot(a.stderr, b.stderr)
     else:
-        return Difference(value, None, None)
+        half = NORMAL * math.hypot(a.stderr, b.stderr)
     return Difference(value, value - half, value + half)
 
 
@@ -205,14 +206,15 @@ def _cells(runs: Sequence[Result]) -> dict[Key, Cell]:
 
 def _cell(found: Sequence[tuple[Metric, PerImage | None]]) -> Cell:
     values, n = [metric.value for metric, _ in found], found[0][0].n
+    noted = any(metric.note for metric, _ in found)
     if len(values) > 1:
         mean = float(np.mean(values))
         if not math.isfinite(mean):
-            return Cell(mean, len(values), n, None, None, None, None)
-        return Cell(mean, len(values), n, float(np.std(values, ddof=1)), None, *interval(values))
+            return Cell(mean, len(values), n, None, None, None, None, None, noted)
+        return Cell(mean, len(values), n, float(np.std(values, ddof=1)), None, *interval(values), None, noted)
     ((metric, images),) = found
     low, high = interval95(metric) or (None, None)
-    return Cell(metric.value, 1, n, None, metric.stderr, low, high, images)
+    return Cell(metric.value, 1, n, None, metric.stderr, low, high, images, noted)
 
 
 def _standard_error(values: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ from vaes.evaluate.report import number, shown, with_error
 __all__ = ["FORMATS", "document", "render"]
 
 FORMAT = "vaes-comparison-2"
-SAME, UNKNOWN, BEST, NONE = "~", "?", "*", "-"
+SAME, UNKNOWN, BEST, NONE, CARE = "~", "?", "*", "-", "!"
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 FORMATS = ("table", "markdown", "csv", "latex")
 
@@ -117,7 +117,7 @@ def _value(column: Column, cell: Cell | None) -> str:
     if cell is None:
         return NONE
     some = f" ({cell.runs} of {len(column.runs)})" if cell.runs < len(column.runs) else ""
-    return f"{_number(cell)}{some}"
+    return f"{_number(cell)}{some}{f' {CARE}' if cell.noted else ''}"
 
 
 def _less(found: Difference | None) -> str:
@@ -150,6 +150,8 @@ def _legend(columns: Sequence[Column], found: Sequence[Row], best: str) -> list[
         lines.append(f"differences from {columns[0].label} of single runs are taken image by image where they can be")
     if len(columns) > 1:
         lines.append(f"{SAME} smaller than the noise   {UNKNOWN} its noise is not known")
+    if any(cell is not None and cell.noted for row in found for cell in row.cells):
+        lines.append(f"{CARE} to be read with care: vaes evaluate says why")
     lines.append(f"↑ higher is better   ↓ lower is better   {best} the best, beyond the noise")
     for row in found:
         if row.name.endswith(" (1)"):

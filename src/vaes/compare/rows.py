@@ -10,7 +10,7 @@ from vaes.evaluate.report import shown
 __all__ = ["Row", "keys", "rows"]
 
 HIGHER = re.compile(
-    r"elbo\w*|iw_bound_k[0-9]+|ais_log_evidence|psnr|ssim|precision|recall|density|coverage|linear_probe|knn_probe"
+    r"elbo|elbo_median|iw_bound_k[0-9]+|ais_log_evidence|psnr|ssim|precision|recall|density|coverage|linear_probe|knn_probe"
     r"|outlier_auroc|\w+_vae_score|mig_\w+|dci_\w+|sap|irs|modularity|explicitness"
 )
 LOWER = re.compile(r"loss|distortion|mse|bits_per_dim_k[0-9]+|fid|kid|aggregate_mmd2")

@@ -48,6 +48,7 @@ class Metric(NamedTuple):
     seed: int | None = None  # None where nothing is drawn
     version: int = 1  # rises when the same inputs give another value
     features: str | None = None  # the feature network; numbers from different ones are not comparable
+    note: str | None = None  # why this very number is to be read with care, one clause
 
 
 class Column(NamedTuple):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "not_finite",
     "number",
     "read",
+    "ready",
     "shown",
     "table",
     "with_error",
@@ -97,6 +99,20 @@ def _plain(metric: Metric) -> Metric:
 def not_finite(groups: Mapping[str, Group]) -> list[str]:
     """The metrics that came out as NaN or infinite."""
     return [one.name for group in groups.values() for one in group.metrics if not math.isfinite(one.value)]
+
+
+def ready(folder: Path) -> None:
+    """Refuse before the work what :func:`add` would refuse after it.
+
+    Raises:
+        UserError: what is there is damaged or a symbolic link, or the folder cannot be written.
+    """
+    for name in (FILE, LOCK):
+        files.refuse_link(folder / name)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: cannot be written, and {FILE} goes there; make it writable, or evaluate a copy")
+    if (folder / FILE).exists():
+        read(folder)
 
 
 def add(folder: Path, evaluation: Evaluation) -> Path:
@@ -333,7 +349,8 @@ def _text(metric: Metric) -> str:
         text, _, half = with_error(metric.value, NORMAL * metric.stderr).partition(" ")
         spread = f" {half}"
     features = f"  {shown(metric.features)}" if metric.features else ""
-    return f"{text:>10}{spread:<18}  n {metric.n:,}{features}"
+    note = f"  ! {shown(metric.note)}" if metric.note else ""
+    return f"{text:>10}{spread:<18}  n {metric.n:,}{features}{note}"
 
 
 def interval95(metric: Metric) -> tuple[float, float] | None:
