@@ -151,7 +151,8 @@ def _seconds_per_step(experiment: Experiment, splits: Splits, runtime: Runtime, 
     state = TrainState(objective.to(runtime.device), short.settings())
     batch = max(1, experiment.train["batch_size"] // runtime.world)
     batches = Batches(splits.train, batch, short.seed)
-    times, began = [], time.perf_counter()
+    times: list[float] = []
+    began = time.perf_counter()
     weights = weighting(0, math.prod(splits.train.shape))
     alone = _Alone(runtime)
     while len(times) < 3 or (len(times) < 30 and time.perf_counter() - began < most):

@@ -156,7 +156,7 @@ def run_evaluate(
     _data(run)
     found = run.evaluate(
         only, split=split, seed=seed, features=features, output=home, progress=True,
-        outliers=_outliers(run, of_outliers) if of_outliers else None, **budget,
+        outliers=_outliers(run, of_outliers) if of_outliers else None, budget=budget,
     )  # fmt: skip
     say(report.table(found.groups))
     say(f"checkpoint: {run.which}\ndefinitions, seeds and all: {escape(home / report.FILE)}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -201,31 +201,31 @@ class Run:
         self,
         only: Sequence[str] | None = None,
         *,
-        split: Literal["train", "valid", "test"] = "test",
+        split: str = "test",
         seed: int = 0,
         features: str = "classifier",
         outliers: ImageSet | None = None,
         output: Path | None = None,
         write: bool = True,
         progress: bool = False,
-        **budget: int,
+        budget: Mapping[str, int] | None = None,
     ) -> "Evaluation":
         """Every metric of the groups named, or the reason why it has no meaning here.
 
         Args:
             only: groups, see :func:`vaes.evaluate.evaluate`.
-            split: which images.
+            split: ``train``, ``valid`` or ``test``.
             seed: of every choice and draw.
             features: for sample quality.
             outliers: images of another source.
             output: the folder of ``evaluation.json``, by default the run folder.
             write: add them to it.
             progress: show bars on a terminal.
-            budget: see :class:`vaes.evaluate.Budget`.
+            budget: fields of :class:`vaes.evaluate.Budget`.
         """
         from vaes.evaluate import report, runner
 
-        options = runner.Budget(**budget)
+        options = runner.Budget(**(budget or {}))
         groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
         runner.check(groups, split, options, seed)
         home = self.folder if output is None else output

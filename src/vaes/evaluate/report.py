@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,10 +106,8 @@ def ready(folder: Path) -> None:
     Raises:
         UserError: what is there is damaged or a symbolic link, or the folder cannot be written.
     """
-    for name in (FILE, LOCK):
-        files.refuse_link(folder / name)
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: cannot be written, and {FILE} goes there; make it writable, or evaluate a copy")
+    files.refuse_unwritable(folder)
+    files.refuse_links(folder, (FILE, LOCK))
     if (folder / FILE).exists():
         read(folder)
 
