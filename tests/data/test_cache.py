@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
@@ -164,11 +165,11 @@ def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         cached("t", {}, Build())
 
 
-def test_off_builds_each_time_and_stores_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_off_builds_once_a_process_and_stores_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAES_CACHE", "off")
     build = Build()
     entries = [cached("t", {}, build) for _ in range(2)]
-    assert build.calls == 2
+    assert build.calls == 1
     assert all(np.array_equal(entry.images, IMAGES) for entry in entries)
     assert not folder.exists()
 
@@ -183,24 +184,42 @@ def test_rows_of_another_shape_are_refused(folder: Path) -> None:
         cached("t", {}, build)
 
 
-def work(queue: "multiprocessing.Queue[bool]", barrier) -> None:
+def work(queue: "multiprocessing.Queue[tuple[bool, int, int]]", barrier, locked: bool) -> None:
+    calls = 0
+
     def build(writer: RowWriter) -> dict[str, str]:
-        # Both are in here at once.
-        barrier.wait(30)
+        nonlocal calls
+        calls += 1
+        time.sleep(0.5)  # so that the others come meanwhile
         writer.append(IMAGES)
         return {}
 
-    queue.put(np.array_equal(cached("t", {}, build).images, IMAGES))
+    if not locked:
+        filelock.FileLock = NoLock  # type: ignore[assignment, misc]
+    barrier.wait(30)
+    entry = cached("t", {}, build)
+    queue.put((np.array_equal(entry.images, IMAGES), calls, len(entry.warnings)))
 
 
-def test_two_processes_at_once(folder: Path) -> None:
+class NoLock:
+    """A lock on a file system that has none."""
+
+    def __init__(self, path: object) -> None: ...
+
+    def acquire(self, poll_interval: float) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_of_several_processes_at_once_one_builds_where_there_are_locks(folder: Path, locked: bool) -> None:
     context = multiprocessing.get_context("fork")
-    queue, barrier = context.Queue(), context.Barrier(2)
-    processes = [context.Process(target=work, args=(queue, barrier)) for _ in range(2)]
+    queue, barrier = context.Queue(), context.Barrier(3)
+    processes = [context.Process(target=work, args=(queue, barrier, locked)) for _ in range(3)]
     for process in processes:
         process.start()
-    assert [queue.get(timeout=60) for _ in processes] == [True, True]
+    found = [queue.get(timeout=60) for _ in processes]
     for process in processes:
         process.join()
+    assert sorted(found) == ([(True, 0, 0), (True, 0, 0), (True, 1, 0)] if locked else [(True, 1, 1)] * 3)
     assert len(list(folder.iterdir())) == 2
     assert json.loads(next(folder.glob("*.json")).read_text())["shape"] == list(IMAGES.shape)

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaes.data.decode import Recipe, decode_image
+from vaes.data import decode
+from vaes.data.decode import Recipe
 
 AS_IS = Recipe(3, None)
 GREY = Recipe(1, None)
+
+
+def decode_image(content: bytes, recipe: Recipe) -> np.ndarray:
+    return decode.decode_image(content, recipe).pixels
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:

@@ -1,5 +1,4 @@
 import io
-import logging
 import os
 import random
 import stat
@@ -63,8 +62,9 @@ def all_values(parts: Splits) -> list[int]:
 
 
 def test_flat(make: Make) -> None:
-    parts = folder(root=make({f"{i:02}.png": picture(i) for i in range(40)}))
-    assert [len(part) for part in parts] == [35, 1, 4]
+    root = make({f"{i:02}.png": picture(i) for i in range(40)})
+    assert [len(part) for part in folder(root=root, held_out="order")] == [35, 1, 4]
+    parts = folder(root=root)
     assert parts.train.shape == (1, 4, 6)
     assert parts.train.labels is None
     assert all_values(parts) == list(range(40))
@@ -105,7 +105,7 @@ def test_splits_with_classes(make: Make) -> None:
 
 def test_only_train_or_train_and_test(make: Make) -> None:
     tree = {f"train/{i}.png": picture(i) for i in range(30)}
-    assert [len(part) for part in folder(root=make(tree))] == [26, 1, 3]
+    assert [len(part) for part in folder(root=make(tree), held_out="order")] == [26, 1, 3]
     tree |= {f"test/{i}.png": picture(100 + i) for i in range(2)}
     parts = folder(root=make(tree))
     assert [len(part) for part in parts] == [29, 1, 2]
@@ -121,11 +121,11 @@ def test_mixed_depths_have_no_labels(make: Make) -> None:
 def test_all_formats_and_nothing_else(make: Make) -> None:
     kinds = {"a.JPG": "JPEG", "b.jpeg": "JPEG", "c.Png": "PNG", "d.webp": "WEBP", "e.bmp": "BMP", "f.gif": "GIF"}
     kinds |= {"g.TIFF": "TIFF", "h.tif": "TIFF"}
-    tree = {name: picture(100, kind=kind) for name, kind in kinds.items()}
+    tree = {name: picture(96 + i, kind=kind) for i, (name, kind) in enumerate(kinds.items())}
     tree |= {".hidden.png": b"", "__MACOSX/._a.png": b"", ".git/x.png": b"", "notes.txt": b"hello", "Thumbs.db": b""}
     parts = folder(root=make(tree))
     assert sum(len(part) for part in parts) == 8
-    assert all(abs(v - 100) <= 1 for v in all_values(parts))
+    assert all(abs(v - 100) <= 5 for v in all_values(parts))
 
 
 def test_channels(make: Make) -> None:
@@ -144,12 +144,14 @@ def test_differing_sizes_need_a_size(make: Make) -> None:
     root = make({"a.png": picture(1), "b.png": picture(2), "c.png": picture(3, (5, 6)), "d.png": picture(4)})
     with pytest.raises(UserError, match=r"a\.png is 4 x 6 .*c\.png is 5 x 6; set data\.image_size"):
         folder(root=root)
-    parts = folder(root=root, image_size=(3, 2))
+    with pytest.raises(UserError, match=r"4 of 4 .*image_size 3 x 2 \(.*a\.png is 4 x 6 .*fit: crop .*pad.*stretch"):
+        folder(root=root, image_size=(3, 2))
+    parts = folder(root=root, image_size=(3, 2), fit="crop")
     assert parts.train.shape == (1, 3, 2)
     assert all_values(parts) == [1, 2, 3, 4]
 
 
-def test_a_bad_image_is_named_or_left_out(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_image_is_named_or_left_out(make: Make) -> None:
     tree = {f"{c}/{i:02}.png": picture(i + 20 * (c == "b")) for c in "ab" for i in range(20)}
     tree["a/05.png"], tree["b/07.png"] = tree["a/05.png"][:50], b"no image"
     root = make(tree)
@@ -157,11 +159,9 @@ def test_a_bad_image_is_named_or_left_out(make: Make, caplog: pytest.LogCaptureF
         folder(root=root)
     assert "\n" not in str(caught.value)
     for _ in range(2):  # built, then from the cache
-        caplog.clear()
-        with caplog.at_level(logging.WARNING):
-            parts = folder(root=root, skip_bad=True)
-        assert len(caplog.records) == 1
-        message = caplog.records[0].getMessage()
+        parts = folder(root=root, skip_bad=True)
+        assert "2 that cannot be decoded left out" in parts.report.sentence
+        (message,) = [text for text in parts.report.warnings if text.startswith("data.skip_bad")]
         assert "2 images" in message
         assert "a/05.png" in message
         assert "b/07.png" in message
@@ -212,10 +212,19 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     assert all_values(folder(root=str(tmp_path / "x"))) == [0, 1, 2, 3, 4]
 
 
-def test_pipes_are_no_images(tmp_path: Path) -> None:
+def test_what_has_a_name_and_cannot_be_read(tmp_path: Path) -> None:
     root = write_directory(tmp_path / "x", {f"{i}.png": picture(i) for i in range(5)})
+    (tmp_path / "x" / "notes").symlink_to("nowhere")
+    assert "1 file skipped (no suffix 1)" in folder(root=root).report.sentence
     os.mkfifo(tmp_path / "x" / "pipe.png")
-    assert len(all_values(folder(root=root))) == 5
+    (tmp_path / "x" / "dangling.jpg").symlink_to("nowhere")
+    (tmp_path / "x" / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "x" / "loop.png").symlink_to("loop.png")
+    with pytest.raises(UserError, match=r"dangling\.jpg: cannot be decoded \(a link to nothing\), and 3 more;"):
+        folder(root=root)
+    parts = folder(root=root, skip_bad=True)
+    assert len(all_values(parts)) == 5
+    assert "4 that cannot be decoded left out" in parts.report.sentence
 
 
 def test_missing_empty_and_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,9 +232,6 @@ def test_missing_empty_and_unreadable(tmp_path: Path, monkeypatch: pytest.Monkey
         folder(root=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="holds no images"):
         folder(root=write_directory(tmp_path / "x", {"notes.txt": b""}))
-    (tmp_path / "x" / "dead.png").symlink_to(tmp_path / "gone")
-    with pytest.raises(UserError, match=r"dead\.png: cannot be read"):
-        folder(root=str(tmp_path / "x"))
     (tmp_path / "closed").mkdir()
     (tmp_path / "closed").chmod(0)
     real = os.scandir
@@ -310,7 +316,7 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
 
 def test_the_real_faces(shared_data: Path) -> None:
     parts = folder(root=str(shared_data / "faces" / "faces.zip"), image_size=16)
-    assert [len(part) for part in parts] == [11_257, 592, 1316]
+    assert [len(part) for part in parts] == [11_259, 590, 1316]
     assert parts.train.shape == (1, 16, 16)
     assert parts.test.label_names == ("not_smiling", "smiling")
     assert torch.bincount(parts.test.labels).tolist() == [947, 369]

@@ -54,9 +54,9 @@ def test_the_real_set(shared_data: Path) -> None:
     assert parts.test.shape == (1, 28, 28)
     assert parts.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     # The published mean of the training pixels, here over all 60,000.
-    total = sum(int(part.read(torch.arange(len(part))).sum(dtype=torch.int64)) for part in parts[:2])
+    total = sum(int(part.read(torch.arange(len(part))).sum(dtype=torch.int64)) for part in (parts.train, parts.valid))
     assert total / (255 * 60_000 * 784) == pytest.approx(0.1307, abs=5e-5)
-    assert torch.bincount(torch.cat([p.labels for p in parts[:2]])).tolist()[:3] == [5923, 6742, 5958]
+    assert torch.bincount(torch.cat([parts.train.labels, parts.valid.labels])).tolist()[:3] == [5923, 6742, 5958]
 
 
 @pytest.mark.parametrize("below", ["", "MNIST/raw"])
@@ -78,6 +78,19 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         mnist(root=str(tmp_path), download=False)
 
 
+@pytest.mark.parametrize("there", [1, 2, 3])
+def test_a_folder_that_holds_some_files_is_never_filled_up(tmp_path: Path, server: str, there: int) -> None:
+    """The others may be another set's: Fashion-MNIST with MNIST's labels trains, and means nothing."""
+    write(tmp_path / "mirror")
+    write(tmp_path / "root")
+    missing = list(FILES)[there:]
+    for name in missing:
+        (tmp_path / "root" / f"{name}.gz").unlink()
+    with pytest.raises(UserError, match=rf"lacks {', '.join(missing)} .* not fetched"):
+        mnist(root=str(tmp_path / "root"), mirrors=(server,))
+    assert len(list((tmp_path / "root").iterdir())) == there
+
+
 def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(11, np.uint8))))
@@ -92,23 +105,16 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert len(mnist(root=str(tmp_path), download=False, n_valid=2).test) == 20
 
 
-def test_fetches_what_is_missing(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetches_all_four(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = write(tmp_path / "mirror")
     sums = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
     for name, value in sums.items():
         monkeypatch.setitem(FILES, name, value)
     root = tmp_path / "root"
-    write(root)
-    own = root / "train-labels-idx1-ubyte.gz"
-    for path in root.iterdir():
-        if path != own:
-            path.unlink()
-    before = own.stat().st_mtime_ns
     # The first mirror has nothing; the next one serves.
     parts = mnist(root=str(root), n_valid=2, mirrors=(f"{server}nothing/", server))
     assert len(parts.train) == 10
     assert sorted(path.name for path in root.iterdir()) == sorted(f"{name}.gz" for name in FILES)
-    assert own.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("kind", ["another set", "truncated", "not gzip"])

@@ -54,7 +54,7 @@ def test_digits_resized_and_refused() -> None:
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
 def test_arrays_of_every_layout(shape: tuple[int, ...], kind) -> None:
     x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    parts = arrays(kind(x), labels=np.arange(20) % 3)
+    parts = arrays(kind(x), labels=np.arange(20) % 3, held_out="order")
     channels = 3 if 3 in (shape[1], shape[-1]) else 1
     assert parts.train.shape == (channels, 6, 5)
     assert [len(part) for part in parts] == [17, 1, 2]
@@ -75,9 +75,13 @@ def test_arrays_with_splits_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("x", "more", "says"),
     [
-        (np.zeros((9, 4, 4)), {}, "float64, not uint8"),
+        (np.zeros((9, 4, 4)), {}, r"float64 from 0 to 0; .*data\.value_range, \[0, 1\] say"),
+        (np.full((9, 4, 4), np.nan), {"value_range": (0, 1)}, "not finite"),
+        (np.full((9, 4, 4), 1.5), {"value_range": (0, 1)}, r"from 1\.5 to 1\.5, outside of data\.value_range"),
+        (np.full((9, 4, 4), 70_000), {}, "int64 from 70000"),
+        (np.full((9, 4, 4), "a"), {}, "not numbers"),
         (np.zeros((9, 2, 4, 4), np.uint8), {}, r"\(9, 2, 4, 4\)"),
-        (np.zeros((9, 4), np.uint8), {}, r"\(9, 4\)"),
+        (np.zeros(9, np.uint8), {}, r"\(9,\)"),
         (np.zeros((0, 4, 4), np.uint8), {}, r"\(0, 4, 4\)"),
         (np.zeros((9, 4, 4), np.uint8), {"labels": [1, 2]}, "not 9 whole numbers"),
         (np.zeros((9, 4, 4), np.uint8), {"labels": [0.5] * 9}, "not 9 whole numbers"),

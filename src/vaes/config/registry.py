@@ -37,6 +37,7 @@ SCHEDULES: Mapping[str, Callable[..., schedules.Schedule]] = {
 }
 
 SOURCES: Mapping[str, Callable[..., data.Splits]] = {
+    "arrays": data.array_file,
     "celeba": data.celeba,
     "digits": data.digits,
     "folder": data.folder,

@@ -2,27 +2,41 @@
 
 from vaes.data.batches import Batches, flip, to_float, to_uint8
 from vaes.data.binary import BinarySet, Protocol, binarize
-from vaes.data.images import Annotations, ImageSet, MemmapSet, Splits, TensorSet
-from vaes.data.sources import arrays, celeba, digits, folder, mnist, sprites
+from vaes.data.cache import CacheSize, cache_size, empty_cache
+from vaes.data.identity import Identity, identify
+from vaes.data.images import Annotations, ImageSet, MemmapSet, TensorSet
+from vaes.data.named_pictures import pictures
+from vaes.data.progress import on_progress
+from vaes.data.sources import array_file, arrays, celeba, digits, folder, mnist, sprites
+from vaes.data.splits import Reading, Splits
 from vaes.data.sprite_grid import SpriteSet
 
 __all__ = [
     "Annotations",
     "Batches",
     "BinarySet",
+    "CacheSize",
+    "Identity",
     "ImageSet",
     "MemmapSet",
     "Protocol",
+    "Reading",
     "Splits",
     "SpriteSet",
     "TensorSet",
+    "array_file",
     "arrays",
     "binarize",
+    "cache_size",
     "celeba",
     "digits",
+    "empty_cache",
     "flip",
     "folder",
+    "identify",
     "mnist",
+    "on_progress",
+    "pictures",
     "sprites",
     "to_float",
     "to_uint8",

@@ -1,11 +1,13 @@
 """Black and white images drawn from grey ones, by named protocols."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vaes.data.images import ImageSet, Splits
+from vaes.data.images import ImageSet
+from vaes.data.splits import Splits
 from vaes.randomness import Use, generator
 
 __all__ = ["BinarySet", "Protocol", "binarize", "coin", "splitmix64"]
@@ -31,7 +33,7 @@ def binarize(splits: Splits, protocol: Protocol, *, seed: int = 0) -> Splits:
     parts = [BinarySet(images, seed, place) for place, images in enumerate(splits)]
     if protocol == "dynamic":
         parts[0].redrawn = splits.train
-    return Splits(*parts)
+    return replace(splits, train=parts[0], valid=parts[1], test=parts[2])
 
 
 class BinarySet(ImageSet):
@@ -40,7 +42,7 @@ class BinarySet(ImageSet):
     def __init__(self, grey: ImageSet, seed: int, part: int, rows: Tensor | None = None) -> None:
         notes = grey.notes if rows is None else grey.notes.take(rows)
         super().__init__(grey.shape, grey.device, grey.index_device, notes)
-        self.ahead = grey.ahead
+        self.ahead, self.definition = grey.ahead, grey.definition if rows is None else None
         self._grey, self._seed, self._part = grey, seed, part
         self._rows = None if rows is None else rows.to(grey.index_device)
 

@@ -1,6 +1,7 @@
 """CelebA, the aligned and cropped release."""
 
 import os
+from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ import numpy as np
 import torch
 
 from vaes.data.cache import RowWriter, cached
-from vaes.data.decode import Recipe, decode_all
-from vaes.data.images import Annotations, Splits, image_set
-from vaes.data.picture_files import open_files
+from vaes.data.decoding import Wanted, decisions, decode_all
+from vaes.data.images import Annotations, image_set
 from vaes.data.resize import height_width
+from vaes.data.roots import open_files, regular
+from vaes.data.splits import Splits, report
 from vaes.errors import UserError
 
 __all__ = ["celeba"]
+
+MAX_TEXT = 2**28
 
 ALIGNED = (218, 178)
 CROP = (25, 57, 153, 185)
@@ -39,31 +43,38 @@ def celeba(*, root: str, image_size: int | tuple[int, int] = 64, attribute: str 
     partition = _partition(base / "list_eval_partition.txt")
     labels = None if attribute is None else _attribute(base / "list_attr_celeba.txt", attribute, list(partition))
     folder, archive = base / "img_align_celeba", base / "img_align_celeba.zip"
-    files = open_files(archive if os.path.isfile(archive) and not os.path.isdir(folder) else folder)
-    found = {name.rpartition("/")[2]: name for name in files.names}
-    missing = [name for name in partition if name not in found]
-    if missing:
-        raise UserError(
-            f"{files.root}: lacks {len(missing)} of {len(partition)} images in list_eval_partition.txt: {missing[0]}"
-        )
-    names = [found[name] for name in partition]
-    recipe = Recipe(3, height_width(image_size), CROP, ALIGNED)
+    with closing(open_files(archive if os.path.isfile(archive) and not os.path.isdir(folder) else folder)) as files:
+        found = {name.rpartition("/")[2]: name for name in files.sizes}
+        missing = [name for name in partition if name not in found]
+        if missing:
+            raise UserError(
+                f"{files.root}: lacks {len(missing)} of {len(partition)} images in list_eval_partition.txt:"
+                f" {missing[0]}"
+            )
+        names = [found[name] for name in partition]
+        wanted = Wanted(3, height_width(image_size), skip_bad=None, box=CROP, box_of=ALIGNED)
 
-    def build(writer: RowWriter) -> dict[str, Any]:
-        decode_all(files, names, recipe, writer)
-        return {}
+        def build(writer: RowWriter) -> dict[str, Any]:
+            return decode_all(files, names, wanted, writer, strict=True)
 
-    images = cached("celeba", {"files": files.fingerprint, "names": names, "recipe": recipe}, build).images
-    notes = Annotations() if labels is None else Annotations(labels, (f"not {attribute}", f"{attribute}"))
-    whole = image_set(images, notes)
+        decoded = cached("celeba", {"files": files.fingerprint, "names": names, "wanted": wanted}, build)
+    hashes = torch.tensor(decoded.info["hashes"], dtype=torch.int64)
+    label_names = () if labels is None else (f"not {attribute}", f"{attribute}")
+    whole = image_set(decoded.images, Annotations(labels, label_names, paths=tuple(names), hashes=hashes))
     of = torch.tensor(list(partition.values()))
     train, valid, test = (whole.subset(torch.nonzero(of == split)[:, 0]) for split in range(3))
-    return Splits(train, valid, test)
+    said, warned, _ = decisions(decoded.info)
+    cut = "the 128x128 around the face cut out of 218x178, and resized"
+    reading = report(train, valid, test, "the release's own", more=[cut, *said], warnings=[*decoded.warnings, *warned])
+    return Splits(train, valid, test, reading)
 
 
 def _lines(path: Path) -> list[list[str]]:
     """The words of each line; empty lines at the end are passed over."""
     try:
+        if path.stat().st_size > MAX_TEXT:
+            raise UserError(f"{path}: {path.stat().st_size:,} bytes, more than {MAX_TEXT:,}; it is not the release's")
+        regular(path, "data.root")
         return [line.split() for line in path.read_text().rstrip().split("\n")]
     except FileNotFoundError as error:
         raise UserError(f"data.root: {path} does not exist; it belongs to the aligned release of CelebA") from error
@@ -77,7 +88,7 @@ def _partition(path: Path) -> dict[str, int]:
         if len(words) != 2 or words[1] not in ("0", "1", "2"):
             raise UserError(f"{path}: line {number} is {' '.join(words)!r}, not a file name and 0, 1 or 2")
         partition[words[0]] = int(words[1])
-    for split, name in enumerate(Splits._fields):
+    for split, name in enumerate(("train", "valid", "test")):
         if split not in partition.values():
             raise UserError(f"{path}: no image has {split}, the {name} split; use the file of the release")
     return partition

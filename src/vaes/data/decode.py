@@ -1,101 +1,173 @@
-"""Image files to uint8 arrays, in parallel."""
+"""One image file to a uint8 array."""
 
 import io
-import os
-import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from functools import partial
-from itertools import chain, islice
-from typing import Literal, NamedTuple, TypeVar
+from functools import cache
+from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
+from PIL import Image, ImageOps
 
-from vaes.data.cache import RowWriter
-from vaes.data.picture_files import Files
+from vaes.data.hashing import content_hash
 from vaes.data.resize import Box, crop_box
-from vaes.errors import UserError
 
-__all__ = ["Channels", "Recipe", "decode_all", "decode_image"]
+__all__ = ["MAX_PIXELS", "Channels", "Fit", "Header", "Picture", "Recipe", "decode_image", "formats", "image_suffixes"]
+__all__ += ["lossless_white", "raw_brightest", "read_header"]
 
 Channels = Literal["auto", 1, 3]
+
+Fit = Literal["refuse", "crop", "pad", "stretch"]
+"""What becomes of an image that has not the shape asked for: an error, its middle, black borders, or a distortion."""
 
 MAX_PIXELS = 2**26
 """A picture that announces more is refused before it is decoded: a small file can announce any number."""
 
-SMALL_BYTES = 4096
-"""Files smaller than this decode so fast that threads mostly wait for the interpreter: two are then slower than one."""
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".pgm", ".ppm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"),
+    "ICO": (".ico",),
+    "PCX": (".pcx",),
+    "SGI": (".sgi",),
+    "QOI": (".qoi",),
+}
+"""The formats that are tried, and the suffixes by which a file that cannot be decoded is still known for an image. All
+are rasters that are decoded inside of the process: none has a language (PostScript, PDF, WMF) or starts a program."""
 
-CHUNK = 64
-"""Images decoded by one call: enough to make the calls' cost small, few enough for all threads to end together."""
+DEPTHS = (255, 1023, 4095, 16383, 65535)
 
-S = TypeVar("S")
-T = TypeVar("T")
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that can be read here; HEIF where pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        pass
+    else:
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The suffixes of the formats that can be read here."""
+    return frozenset(suffix for name in formats() for suffix in FORMATS[name])
+
+
+class Header(NamedTuple):
+    """What an image's file says before it is decoded."""
+
+    size: tuple[int, int]
+    """(H, W), turned as EXIF says."""
+    grey: bool
+    deep: bool
+    """More than 8 bits."""
+    several: bool
+    """More pictures follow the first: a moving one, or a stack."""
 
 
 class Recipe(NamedTuple):
     """How each image of a set is decoded."""
 
-    channels: Channels
+    channels: int
     size: tuple[int, int] | None
     """(H, W), or None for the size that all images have."""
+    fit: Fit = "crop"
+    white: int = 65535
+    """The value in files of 16 bits that becomes 255."""
+    white8: int = 255
+    """The same in files of 8 bits."""
     box: Box | None = None
-    """What is cut out of each image before it is resized; None: the largest centred box with the aspect of `size`."""
+    """What is cut out of each image before it is resized; None: what `fit` says."""
     box_of: tuple[int, int] | None = None
     """The (H, W) that images must have for `box` to mean anything."""
 
 
-class _Bad(NamedTuple):
-    why: str
+class Picture(NamedTuple):
+    """A decoded file."""
+
+    pixels: np.ndarray
+    """(C, H, W) uint8."""
+    hash: int
+    """`content_hash` of what the file shows, before it was scaled, cut, resized and given its channels."""
+    brightest: int
+    """Of its values as 0 .. 255, before it was resized."""
+    transparent: bool
+    """It was, and was laid on white."""
 
 
-def decode_all(
-    files: Files, names: Sequence[str], recipe: Recipe, writer: RowWriter, skip_bad: bool | None = None
-) -> list[str]:
-    """Decode the files `names` in order into `writer` and return the names of those left out.
+def read_header(file: io.BufferedIOBase | object) -> Header:
+    """What an open file says of its image; UnidentifiedImageError where it holds none of a format known, ValueError or
+    another error of Pillow's for one that this package does not read."""
+    with Image.open(file, formats=formats()) as image:  # type: ignore[arg-type]
+        _check_size(image)
+        if image.mode == "F":
+            raise ValueError("floating-point pixels, whose range no file tells")
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        size = (image.width, image.height) if turned else (image.height, image.width)
+        # A JPEG of a camera that holds several is one picture with its depth, its preview and the like.
+        several = image.format not in ("MPO", "JPEG") and bool(getattr(image, "is_animated", False))
+        return Header(size, _is_grey(image), image.mode.startswith("I"), several)
 
-    An image that cannot be decoded is a UserError that names it, or is left out with `skip_bad` (None where the user
-    has no such choice). Without a size in the recipe all images must have the same one.
+
+def decode_image(content: bytes, recipe: Recipe) -> Picture:
+    """Decode a file: its first frame, turned as EXIF says; ValueError for one that this package does not read
+    (floating-point pixels, say).
+
+    Transparent pictures are laid on white; grey of 16 bits becomes v * 255 / `white`, rounded; palettes, CMYK and the
+    like become RGB; one channel is made of three by ITU-R 601 (0.299 R + 0.587 G + 0.114 B). Resizing is Pillow's
+    bilinear filter with antialiasing.
     """
-    bad: list[str] = []
-    first: tuple[str, tuple[int, ...]] | None = None
-    with closing(_decode_chunks(files, names, recipe)) as chunks:
-        for name, image in chain.from_iterable(chunks):
-            if isinstance(image, _Bad):
-                if not skip_bad:
-                    advice = "replace it" if skip_bad is None else "remove it, or set data.skip_bad to true"
-                    raise UserError(f"{files.root}/{name}: cannot be decoded ({image.why}); {advice}")
-                bad.append(name)
-                continue
-            first = first or (name, image.shape)
-            _same_size(files, first, name, image.shape)
-            writer.append(image[None])
-    if first is None:
-        raise UserError(f"{files.root}: none of its {len(names)} images can be decoded")
-    return bad
-
-
-def decode_image(content: bytes, recipe: Recipe) -> np.ndarray:
-    """Decode a file as (C, H, W) uint8: its first frame, turned as EXIF says; ValueError for one that this package does
-    not read (floating-point pixels, say).
-
-    Transparent pictures are laid on white; 16-bit grey keeps its 8 high bits' worth (v / 257, rounded); palettes, CMYK
-    and the like become RGB; one channel is made of three by ITU-R 601 (0.299 R + 0.587 G + 0.114 B). Resizing is
-    Pillow's bilinear filter with antialiasing.
-    """
-    with Image.open(io.BytesIO(content)) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+    with Image.open(io.BytesIO(content), formats=formats()) as image:
+        _check_size(image)
         image.load()
-        mode = "L" if recipe.channels == 1 else "RGB"
-        upright = _flatten(ImageOps.exif_transpose(image))
-        picture = upright if upright.mode == mode else upright.convert(mode)
-    array = np.asarray(_fit(picture, recipe))
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+        transparent = image.has_transparency_data
+        ImageOps.exif_transpose(image, in_place=True)
+        flat = _flatten(image)
+    pixels = flat if isinstance(flat, np.ndarray) else np.asarray(flat)
+    key = content_hash(pixels)
+    white = recipe.white8 if pixels.dtype == np.uint8 else recipe.white
+    brightest = -(-int(pixels.max()) * 255 // white)
+    if white != 255 or isinstance(flat, np.ndarray):
+        flat = Image.fromarray(_scale(pixels, white))
+    del pixels
+    mode = "L" if recipe.channels == 1 else "RGB"
+    fitted = np.asarray(_fit(flat if flat.mode == mode else flat.convert(mode), recipe))
+    out = fitted[None] if fitted.ndim == 2 else np.ascontiguousarray(fitted.transpose(2, 0, 1))
+    return Picture(out, key, brightest, transparent)
+
+
+def raw_brightest(content: bytes) -> int:
+    """The largest value of a file of more than 8 bits, as it is stored."""
+    with Image.open(io.BytesIO(content), formats=formats()) as image:
+        _check_size(image)
+        return int(np.asarray(image).max())
+
+
+def lossless_white(brightest: int) -> int:
+    """The white of 8, 10, 12, 14 or 16 bits: the smallest that loses no value up to `brightest`."""
+    return next(white for white in DEPTHS if brightest <= white)
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+
+
+def _scale(values: np.ndarray, white: int) -> np.ndarray:
+    if int(values.max()) > white:
+        raise ValueError(f"it has the value {values.max():,}, above data.white {white:,}")
+    table = (np.arange(white + 1, dtype=np.int64) * 255 + white // 2) // white
+    return table.astype(np.uint8)[values]
 
 
 def _fit(image: Image.Image, recipe: Recipe) -> Image.Image:
@@ -103,22 +175,27 @@ def _fit(image: Image.Image, recipe: Recipe) -> Image.Image:
         raise ValueError(f"{image.width} x {image.height} pixels, not {recipe.box_of[1]} x {recipe.box_of[0]}")
     if recipe.size is None:
         return image
+    size, method = recipe.size[::-1], Image.Resampling.BILINEAR
+    if recipe.box is None and recipe.fit == "pad":
+        return ImageOps.pad(image, size, method)
+    if recipe.box is None and recipe.fit == "stretch":
+        return image.resize(size, method)
     # Cut before resizing: Pillow's own `box` lets the filter see what lies outside of it.
-    cut = image.crop(recipe.box or crop_box((image.height, image.width), recipe.size))
-    return cut.resize(recipe.size[::-1], Image.Resampling.BILINEAR)
+    box = recipe.box or crop_box((image.height, image.width), recipe.size)
+    return (image if box == (0, 0, *image.size) else image.crop(box)).resize(size, method)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """The image as L or RGB, whatever it was."""
+def _flatten(image: Image.Image) -> Image.Image | np.ndarray:
+    """The image as L or RGB, whatever it was, or as (H, W) uint16 where it has more than 8 bits."""
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode == "1":
         return image.convert("L")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("integers outside of 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        return values.astype(np.uint16)
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range no file tells")
     if image.has_transparency_data:
@@ -134,73 +211,3 @@ def _is_grey(image: Image.Image) -> bool:
         palette = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
         return bool((palette == palette[:, :1]).all())
     return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-
-
-def _decode_chunks(
-    files: Files, names: Sequence[str], recipe: Recipe
-) -> Generator[list[tuple[str, np.ndarray | _Bad]], None, None]:
-    """The images in order, by threads: Pillow lets go of the interpreter while it decodes."""
-    workers = 1 if files.mean_bytes < SMALL_BYTES else os.cpu_count() or 1
-    chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        # Pillow warns of large pictures and damaged metadata; what matters of it is an error here.
-        warnings.filterwarnings("ignore", module="PIL")
-        if recipe.channels == "auto":
-            # Ends at the first image in colour.
-            grey = all(_in_order(pool, partial(_all_grey, files), chunks, 2 * workers))
-            recipe = recipe._replace(channels=1 if grey else 3)
-        # A bar only for work that lasts.
-        with tqdm(total=len(names), desc="decoding", unit=" images", delay=1.0) as bar:
-            for chunk in _in_order(pool, partial(_decode_chunk, files, recipe), chunks, 2 * workers):
-                yield chunk
-                bar.update(len(chunk))
-
-
-def _all_grey(files: Files, names: Sequence[str]) -> bool:
-    def grey(name: str) -> bool:
-        try:
-            with Image.open(io.BytesIO(files.read(name))) as image:
-                return _is_grey(image)
-        # Whatever is wrong with the file is said when it is decoded.
-        except Exception:
-            return True
-
-    return all(grey(name) for name in names)
-
-
-def _decode_chunk(files: Files, recipe: Recipe, names: Sequence[str]) -> list[tuple[str, np.ndarray | _Bad]]:
-    def decode(name: str) -> np.ndarray | _Bad:
-        try:
-            return decode_image(files.read(name), recipe)
-        except MemoryError:
-            raise
-        except UnidentifiedImageError:
-            return _Bad("not an image of any format known")
-        # On bytes that are no image Pillow's many readers raise nearly every exception there is.
-        except Exception as error:
-            return _Bad(" ".join(str(error).split()) or type(error).__name__)
-
-    return [(name, decode(name)) for name in names]
-
-
-def _same_size(files: Files, first: tuple[str, tuple[int, ...]], name: str, shape: tuple[int, ...]) -> None:
-    if shape != first[1]:
-        (_, h, w), (_, h2, w2) = first[1], shape
-        raise UserError(
-            f"{files.root}: {first[0]} is {h} x {w} pixels high and wide but {name} is {h2} x {w2};"
-            " set data.image_size, to which all are cropped and resized"
-        )
-
-
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterator[T]:
-    """`map` on the pool with at most `ahead` results waiting, so that memory stays bounded and stopping early is
-    cheap."""
-    remaining = iter(items)
-    waiting: deque[Future[T]] = deque(pool.submit(work, item) for item in islice(remaining, ahead))
-    try:
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(work, item) for item in islice(remaining, 1))
-    finally:
-        for future in waiting:
-            future.cancel()

@@ -1,10 +1,11 @@
 """Sets of decoded uint8 images, read by index."""
 
 import abc
+import copy
 import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from vaes.errors import UserError
 from vaes.memory import available
 
-__all__ = ["Annotations", "ImageSet", "MemmapSet", "Splits", "TensorSet", "image_set"]
+__all__ = ["Annotations", "ImageSet", "MemmapSet", "TensorSet", "image_set"]
 
 RAM_SHARE = 0.4
 """A set takes at most this share of the memory that is free when it is opened or moved, in RAM and on an accelerator
@@ -34,13 +35,17 @@ class Annotations(NamedTuple):
     factor_names: tuple[str, ...] = ()
     factor_sizes: tuple[int, ...] = ()
     """How many values each of the F factors has."""
+    paths: tuple[str, ...] | None = None
+    """The name of each image's file, relative to the root, with slashes; None where images are no files."""
+    hashes: Tensor | None = None
+    """(N,) int64 on the CPU: `content_hash` of each image as it was stored, before it was cut, resized or scaled."""
 
     def take(self, index: Tensor) -> "Annotations":
         """The annotations of the images at `index` (B,)."""
         index = index.cpu()
-        labels = None if self.labels is None else self.labels[index]
-        factors = None if self.factors is None else self.factors[index]
-        return self._replace(labels=labels, factors=factors)
+        labels, factors, hashes = (None if x is None else x[index] for x in (self.labels, self.factors, self.hashes))
+        paths = None if self.paths is None else tuple(self.paths[i] for i in index.tolist())
+        return self._replace(labels=labels, factors=factors, paths=paths, hashes=hashes)
 
 
 class ImageSet(abc.ABC):
@@ -54,6 +59,8 @@ class ImageSet(abc.ABC):
     redrawn: "ImageSet | None" = None
     """The grey images from which training draws new black and white ones at every step; None where it takes what `read`
     gives."""
+    definition: str | None = None
+    """What tells a set that is drawn and not stored from any other; None where the images themselves do."""
 
     def __init__(
         self, shape: tuple[int, int, int], device: torch.device, index_device: torch.device, notes: Annotations
@@ -61,8 +68,18 @@ class ImageSet(abc.ABC):
         self.shape = shape
         self.device = device
         self.index_device = index_device
+        self._annotate(notes)
+
+    def _annotate(self, notes: Annotations) -> None:
         self.notes = notes
-        self.labels, self.label_names, self.factors, self.factor_names, self.factor_sizes = notes
+        self.labels, self.label_names = notes.labels, notes.label_names
+        self.factors, self.factor_names, self.factor_sizes = notes.factors, notes.factor_names, notes.factor_sizes
+
+    def annotated(self, notes: Annotations) -> Self:
+        """The same images with other annotations."""
+        other = copy.copy(self)
+        other._annotate(notes)
+        return other
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -79,14 +96,6 @@ class ImageSet(abc.ABC):
     @abc.abstractmethod
     def subset(self, index: Tensor) -> "ImageSet":
         """The images at `index` (M,) int64 as a set, with their labels and factors: a view, no image is copied."""
-
-
-class Splits(NamedTuple):
-    """The three disjoint parts of a source."""
-
-    train: ImageSet
-    valid: ImageSet
-    test: ImageSet
 
 
 class TensorSet(ImageSet):

@@ -2,18 +2,21 @@
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from vaes.data.cache import RowWriter, cached
+from vaes.data.hashing import content_hashes
+from vaes.data.held_out import Held, HeldOut, hold_out, hold_out_by_content
 from vaes.data.idx import read_idx, unpack
-from vaes.data.images import Annotations, ImageSet, Splits, image_set
+from vaes.data.images import Annotations, ImageSet, image_set
 from vaes.data.picture_files import stamp
-from vaes.data.resize import Size, height_width, resize
-from vaes.data.splits import hold_out
+from vaes.data.resize import Size, height_width, resize, resizing
+from vaes.data.splits import Splits, report
+from vaes.data.temporary import remove, sweep, temporary_name
 from vaes.errors import UserError
 from vaes.randomness import Use
 
@@ -39,61 +42,104 @@ def mnist(
     image_size: int | tuple[int, int] | None = 32,
     download: bool = True,
     n_valid: int = 5000,
+    held_out: HeldOut = "content",
     seed: int = 0,
     mirrors: tuple[str, ...] = MIRRORS,
 ) -> Splits:
     """MNIST, or any set in its four files (Fashion-MNIST, KMNIST): grey images with labels.
 
-    The files are looked for in `root` and `root/MNIST/raw`, gzipped or not, and taken as they are. Missing ones are
-    fetched into `root` from `mirrors` (tried in order) where `download` allows it, and must have the MD5 of MNIST.
-    `n_valid` training images chosen by `seed` are held out. `image_size` resizes bilinearly with antialiasing, None
-    keeps 28x28.
+    The files are looked for in `root` and `root/MNIST/raw`, gzipped or not, and taken as they are. Where there is none
+    of them and `download` allows it, all are fetched into `root` from `mirrors` (tried in order), and must have the MD5
+    of MNIST; where some are missing they are named. `n_valid` training images are held out, by `held_out` and `seed`:
+    see `folder`. `image_size` resizes bilinearly with antialiasing, None keeps 28x28.
 
     "Gradient-based learning applied to document recognition", LeCun, Bottou, Bengio and Haffner, 1998.
     """
-    paths = [path or _fetch(Path(root), name, mirrors) for name, path in _locate(Path(root), download).items()]
+    paths = _locate(Path(root), download) or _fetch(Path(root), mirrors)
     # The labels first: they are small, and a mistake in them should not wait for the images.
     labels = [torch.from_numpy(read_idx(path, 1).astype(np.int64)) for path in (paths[1], paths[3])]
     names = tuple(str(i) for i in range(1 + max(int(y.max()) for y in labels)))
-    whole, test = (_part(paths[2 * i], Annotations(labels[i], names), image_size) for i in range(2))
-    train, valid = hold_out(whole, n_valid, seed, Use.VALID, "data.n_valid")
-    return Splits(train, valid, test)
+    (whole, was, warned), (test, *_) = (_part(paths[2 * i], labels[i], names, image_size) for i in range(2))
+    if whole.shape != test.shape:
+        raise UserError(f"{paths[2]}: its images are {test.shape}, those of {paths[0].name} {whole.shape}; they differ")
+    use, key = Use.VALID, "data.n_valid"
+    train, valid, note = (
+        hold_out_by_content(whole, n_valid, 0, seed, use, key)
+        if held_out == "content"
+        else Held(*hold_out(whole, n_valid, seed, use, key))
+    )
+    more = [text for text in (note, *resizing(was, image_size)) if text]
+    reading = report(train, valid, test, f"valid held out by {held_out}", more=more, warnings=warned)
+    return Splits(train, valid, test, reading)
 
 
-def _locate(root: Path, download: bool) -> dict[str, Path | None]:
-    found: dict[str, Path | None] = {}
+def _locate(root: Path, download: bool) -> list[Path]:
+    """The four files, or none where none is there."""
+    found: dict[str, Path] = {}
     for name in FILES:
         places = [folder / file for folder in (root, root / "MNIST" / "raw") for file in (name, f"{name}.gz")]
-        found[name] = next((path for path in places if os.path.isfile(path)), None)
-    missing = [name for name, path in found.items() if path is None]
+        if there := [path for path in places if os.path.isfile(path)]:
+            found[name] = there[0]
+    missing = [name for name in FILES if name not in found]
+    if missing and found:
+        raise UserError(
+            f"data.root: {root} lacks {', '.join(missing)} (or the same as .gz); they are not fetched,"
+            " because those that are there may be another set's; put them there"
+        )
     if missing and not download:
         raise UserError(
             f"data.root: {root} lacks {', '.join(missing)} (or the same as .gz); put them there, or set data.download"
         )
-    return found
+    return [found[name] for name in FILES if found]
 
 
-def _part(images: Path, notes: Annotations, image_size: Size) -> ImageSet:
-    def build(writer: RowWriter) -> dict[str, str]:
-        for chunk in torch.from_numpy(read_idx(images, 3)[:, None].copy()).split(8192):
+def _part(
+    images: Path, labels: torch.Tensor, names: tuple[str, ...], image_size: Size
+) -> tuple[ImageSet, tuple[int, int], tuple[str, ...]]:
+    """A part, the size that its images had, and warnings."""
+
+    def build(writer: RowWriter) -> dict[str, Any]:
+        pixels = read_idx(images, 3)[:, None]
+        for chunk in torch.from_numpy(pixels.copy()).split(8192):
             writer.append(resize(chunk, image_size).numpy())
-        return {}
+        return {"hashes": content_hashes(pixels).tolist(), "size": pixels.shape[2:]}
 
-    decoded = cached("mnist", {"file": stamp(images), "size": height_width(image_size)}, build).images
-    assert notes.labels is not None
-    if len(decoded) != len(notes.labels):
-        raise UserError(
-            f"{images}: {len(decoded)} images for {len(notes.labels)} labels; the files do not belong together"
-        )
-    return image_set(decoded, notes)
+    decoded, info, warned = cached("mnist", {"file": stamp(images), "size": height_width(image_size)}, build)
+    if len(decoded) != len(labels):
+        raise UserError(f"{images}: {len(decoded)} images for {len(labels)} labels; the files do not belong together")
+    hashes = torch.tensor(info["hashes"], dtype=torch.int64)
+    h, w = info["size"]
+    return image_set(decoded, Annotations(labels, names, hashes=hashes)), (h, w), warned
 
 
-def _fetch(root: Path, name: str, mirrors: tuple[str, ...]) -> Path:
+def _fetch(root: Path, mirrors: tuple[str, ...]) -> list[Path]:
+    """Fetch the four files; they come into `root` once all are whole, so that none is there without the others."""
+    _made(root)
+    sweep(root)
+    held = root / temporary_name("fetch")
+    try:
+        _made(held)
+        paths = [_fetch_one(root, held, name, mirrors) for name in FILES]
+        return [path.replace(root / path.name) for path in paths]
+    except OSError as error:
+        raise UserError(f"data.root: {root} cannot be written ({error.strerror}); give another folder") from error
+    finally:
+        remove(held)
+
+
+def _made(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.root: {folder} cannot be made ({error.strerror}); give another folder") from error
+
+
+def _fetch_one(root: Path, held: Path, name: str, mirrors: tuple[str, ...]) -> Path:
     failures = []
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{name}.gz"
         try:
-            return _download(url, root, name)
+            return _download(url, held / f"{name}.gz", name)
         # The network's errors are OSErrors too.
         except UserError as error:
             failures.append(f"{url}: {error}")
@@ -105,19 +151,12 @@ def _fetch(root: Path, name: str, mirrors: tuple[str, ...]) -> Path:
     )
 
 
-def _download(url: str, root: Path, name: str) -> Path:
-    """Fetch one file under a temporary name and rename it once its unpacked bytes have the right MD5."""
+def _download(url: str, path: Path, name: str) -> Path:
+    """Fetch one file, whose unpacked bytes must have the right MD5."""
     import pooch  # a quarter of a second, and rarely needed
 
-    root.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=root)
-    os.close(handle)
-    try:
-        pooch.HTTPDownloader(progressbar=True, timeout=30)(url, temporary, None)
-        found = hashlib.md5(unpack(Path(temporary), 3 if "images" in name else 1), usedforsecurity=False).hexdigest()
-        if found != FILES[name]:
-            raise UserError(f"MD5 {found} of the unpacked bytes, not {FILES[name]}")
-        os.replace(temporary, root / f"{name}.gz")
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return root / f"{name}.gz"
+    pooch.HTTPDownloader(timeout=30)(url, str(path), None)
+    found = hashlib.md5(unpack(path, 3 if "images" in name else 1), usedforsecurity=False).hexdigest()
+    if found != FILES[name]:
+        raise UserError(f"MD5 {found} of the unpacked bytes, not {FILES[name]}")
+    return path

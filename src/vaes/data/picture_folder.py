@@ -1,107 +1,99 @@
-"""Anyone's images: a directory, or a zip of one."""
+"""Anyone's images: a directory, or an archive of one."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from vaes.data.cache import RowWriter, cached
-from vaes.data.decode import Recipe, decode_all
-from vaes.data.images import Annotations, Splits, image_set
-from vaes.data.picture_files import open_files
+from vaes.data.cache import Decoded, RowWriter, cached
+from vaes.data.decode import Channels, Fit
+from vaes.data.decoding import Wanted, decisions, decode_all
+from vaes.data.held_out import HeldOut, divide
+from vaes.data.images import Annotations, image_set
+from vaes.data.layout import FIRST_SPLITS, SPLITS, lay_out
+from vaes.data.picture_files import Files, suffix
 from vaes.data.resize import height_width
-from vaes.data.splits import divide
+from vaes.data.roots import open_files
+from vaes.data.splits import Splits
 from vaes.errors import UserError
 
-__all__ = ["folder"]
+__all__ = ["check_white", "folder"]
 
-logger = logging.getLogger(__name__)
+PARTS = ("train", "valid", "test")
 
-SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
+FIRST_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""Those that the first version read: the order of its images is that of these files."""
 
 
 def folder(
     *,
     root: str,
     image_size: int | tuple[int, int] | None = None,
-    channels: Literal["auto", 1, 3] = "auto",
+    fit: Fit = "refuse",
+    channels: Channels = "auto",
+    white: int | None = None,
     skip_bad: bool = False,
     n_valid: int | None = None,
     n_test: int | None = None,
+    held_out: HeldOut = "content",
     seed: int = 0,
 ) -> Splits:
-    """The images (jpg, png, webp, bmp, gif, tiff) in a directory or a zip, any depth; hidden files and `__MACOSX` are
-    passed over.
+    """The images in a directory, a zip or a tar, any depth; hidden files and `__MACOSX` are passed over. What is an
+    image is found by content: see `vaes.data.decode.FORMATS`. Other files are skipped, and counted in the reading.
 
-    Splits: the folders `train`, `test` and `valid` (or `val`, `validation`) at the top, where there are any; all images
-    must then lie in them. Without `test`, `n_test` images chosen by `seed` are held out (None: a tenth); without
-    `valid`, `n_valid` of the training images (None: a twentieth, 5,000 at most). Labels: where every image lies in a
-    folder of its split, those folders' names, sorted, are the labels; else there are none. A single folder at the top
-    that holds everything is looked through.
+    Splits: the folders train, test and valid (or training, training_set, val, validation, testing and so on, in any
+    case), where there are any; all images must then lie in them. What has no folder is held out of train: `held_out`
+    by content is `hold_out_by_content`, a tenth (or `n_test`) for test, a twentieth of the rest (or `n_valid`) for
+    validation; by order is the rule of runs made before there was another. Labels: where every image lies in a folder
+    of its split, those folders' names, sorted, are the labels; else there are none. A single folder at the top that
+    holds everything is looked through.
 
-    `image_size` is a side, or (height, width): images are cropped centrally to that aspect and resized bilinearly with
-    antialiasing; None takes them as they are, all of one size. `channels`: "auto" is 1 if all images are grey, else 3.
-    See `decode_image` for transparency, 16 bits and the like. `skip_bad` leaves out images that do not decode, and
-    warns. What is decoded is cached.
+    `image_size` is a side, or (height, width), to which images are resized bilinearly with antialiasing; None takes
+    them as they are, all of one size. `fit` says what becomes of images of another shape. `channels`: "auto" is 1 if
+    all images are grey, else 3. `white` is the value that becomes white, in files of 16 bits or, where there are none,
+    of 8; None: 255, and of 16-bit files the smallest of 255, 1023, 4095, 16383 and 65535 that no value exceeds. See
+    `decode_image` for transparency and the like. `skip_bad` leaves out images that do not decode. What is decoded is
+    cached.
 
     Raises UserError for a missing or empty root, an image that does not decode, sizes that differ, and an archive that
     is damaged or points outside.
     """
-    files = open_files(Path(root))
-    recipe = Recipe(channels, height_width(image_size))
-    paths = _look_through([tuple(name.split("/")) for name in files.names])
+    check_white(white)
+    wanted = Wanted(channels, height_width(image_size), fit, white, skip_bad)
+    known = SPLITS if held_out == "content" else FIRST_SPLITS
+    with closing(open_files(Path(root))) as files:
+        decoded = _decoded(files, wanted, held_out, lambda names: lay_out(root, names, files.folders, known))
+    info = decoded.info
+    layout = lay_out(root, info["kept"], info["folders"], known)
+    hashes = torch.tensor(info["hashes"], dtype=torch.int64)
+    notes = Annotations(layout.labels, layout.label_names, paths=tuple(info["kept"]), hashes=hashes)
+    whole = image_set(decoded.images, notes)
+    train, valid, test = (whole.subset(rows) if len(rows) else None for rows in map(layout.rows, PARTS))
+    divided = divide(train or whole, valid, test, n_valid, n_test, seed, held_out)
+    said = decisions(info)
+    return divided.splits(
+        no_labels=layout.no_labels,
+        more=said.said,
+        warnings=[*decoded.warnings, *layout.warnings, *said.warnings],
+        white=said.white,
+    )
+
+
+def check_white(white: int | None) -> None:
+    """UserError unless it is a value that white can be."""
+    if white is not None and not 1 <= white <= 65535:
+        raise UserError(f"data.white: {white} is not a value that can be white; use 1 to 65535, or null")
+
+
+def _decoded(files: Files, wanted: Wanted, held_out: HeldOut, check: Callable[[Sequence[str]], object]) -> Decoded:
+    first = held_out == "order"
 
     def build(writer: RowWriter) -> dict[str, Any]:
-        return {"bad": decode_all(files, files.names, recipe, writer, skip_bad)}
+        files.begin()
+        names = [name for name in files.sizes if not first or suffix(name) in FIRST_SUFFIXES]
+        info = decode_all(files, names, wanted, writer, check)
+        return {**info, "folders": files.folders}
 
-    key = {"files": files.fingerprint, "recipe": recipe, "skip_bad": skip_bad}
-    decoded = cached("folder", key, build)
-    bad = set(decoded.info["bad"])
-    if bad:
-        logger.warning("%s: left out %d images that cannot be decoded: %s", root, len(bad), _some(sorted(bad)))
-    kept = [part for part, name in zip(paths, files.names, strict=True) if name not in bad]
-    splits = _split_names(kept, root)
-    labels, names = _labels(kept, any(splits))
-    whole = image_set(decoded.images, Annotations(labels, names))
-    parts = {name: whole.subset(torch.tensor(rows)) for name, rows in _rows(splits).items()}
-    return divide(parts.get("train", whole), parts.get("valid"), parts.get("test"), n_valid, n_test, seed)
-
-
-def _look_through(parts: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    while all(len(part) > 1 and part[0] == parts[0][0] for part in parts) and parts[0][0].lower() not in SPLITS:
-        parts = [part[1:] for part in parts]
-    return parts
-
-
-def _split_names(parts: Sequence[tuple[str, ...]], root: str) -> list[str]:
-    """The split of each image; all are empty where there are no folders for splits."""
-    splits = [SPLITS.get(part[0].lower(), "") if len(part) > 1 else "" for part in parts]
-    if not any(splits):
-        return splits
-    if "" in splits:
-        stray = "/".join(parts[splits.index("")])
-        raise UserError(
-            f"{root}: {stray} lies beside the folders {', '.join(sorted(set(splits) - {''}))}; move it into one of them"
-        )
-    if "train" not in splits:
-        raise UserError(f"{root}: has {', '.join(sorted(set(splits)))} but no folder train; add one")
-    return splits
-
-
-def _labels(parts: Sequence[tuple[str, ...]], below_split: bool) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    classes = [part[1:-1] if below_split else part[:-1] for part in parts]
-    if not all(classes):
-        return None, ()
-    names = tuple(sorted({path[0] for path in classes}))
-    number = {name: i for i, name in enumerate(names)}
-    return torch.tensor([number[path[0]] for path in classes]), names
-
-
-def _rows(splits: Sequence[str]) -> dict[str, list[int]]:
-    return {name: [i for i, split in enumerate(splits) if split == name] for name in set(splits) - {""}}
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return cached("folder", {"files": files.fingerprint, "wanted": wanted, "first": first}, build)

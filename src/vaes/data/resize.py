@@ -5,7 +5,7 @@ from torch import Tensor
 
 from vaes.errors import UserError
 
-__all__ = ["Box", "Size", "crop_box", "height_width", "resize"]
+__all__ = ["Box", "Size", "crop_box", "height_width", "resize", "resizing"]
 
 Size = int | tuple[int, int] | None
 """A side, (height, width), or None for images as they are."""
@@ -44,3 +44,15 @@ def resize(images: Tensor, image_size: Size) -> Tensor:
     left, top, right, bottom = crop_box((images.shape[-2], images.shape[-1]), to_hw)
     cropped = images[..., top:bottom, left:right]
     return F.interpolate(cropped, size=to_hw, mode="bilinear", antialias=True, align_corners=False)
+
+
+def resizing(was: tuple[int, int], image_size: Size) -> list[str]:
+    """What `resize` does to images of (h, w), in words."""
+    size = height_width(image_size)
+    if size is None or size == was:
+        return []
+    left, top, right, bottom = crop_box(was, size)
+    cut = (bottom - top, right - left)
+    said = [f"resized from {was[0]}x{was[1]}"]
+    said += [f"cropped to their middle {cut[0]}x{cut[1]}"] if cut != was else []
+    return said + (["enlarged"] if size[0] > cut[0] or size[1] > cut[1] else [])

@@ -1,36 +1,100 @@
-"""Parts of a set that are held out."""
+"""The three parts of a source, and how it was read, in words."""
 
-from vaes.data.images import ImageSet, Splits
-from vaes.errors import UserError
-from vaes.randomness import Use, permutation
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 
-__all__ = ["divide", "hold_out"]
+import numpy as np
+import torch
 
+from vaes.data.images import ImageSet
 
-def hold_out(images: ImageSet, n: int, seed: int, use: Use, key: str) -> tuple[ImageSet, ImageSet]:
-    """Split `images` into the rest and `n` of them chosen by the seed, both in their first order; `key` names the
-    option in errors."""
-    if not 0 < n < len(images):
-        raise UserError(f"{key}: {n} of {len(images)} images cannot be held out; 1 to {len(images) - 1} can")
-    order = permutation(len(images), seed, use)
-    return images.subset(order[n:].sort().values), images.subset(order[:n].sort().values)
+__all__ = ["Reading", "Splits", "report", "some"]
 
 
-def divide(
-    train: ImageSet, valid: ImageSet | None, test: ImageSet | None, n_valid: int | None, n_test: int | None, seed: int
-) -> Splits:
-    """The three splits, those that are missing held out of `train`.
+@dataclass(frozen=True)
+class Reading:
+    """How data were read: every decision that dropped or changed something. The library prints none of it."""
 
-    `n_test` images become the test split (None: a tenth) and `n_valid` of the rest the validation split (None: a
-    twentieth, 5,000 at most).
-    """
-    needed = 1 + (valid is None) + (test is None)
-    if len(train) < needed:
-        raise UserError(f"data: {len(train)} training images cannot be divided into {needed} splits; add images")
-    if test is None:
-        n = max(1, len(train) // 10) if n_test is None else n_test
-        train, test = hold_out(train, n, seed, Use.TEST, "data.n_test")
-    if valid is None:
-        n = min(5000, max(1, len(train) // 20)) if n_valid is None else n_valid
-        train, valid = hold_out(train, n, seed, Use.VALID, "data.n_valid")
-    return Splits(train, valid, test)
+    sentence: str = ""
+    """One line: numbers, shape, splits, labels, what was changed and what was left out."""
+    warnings: tuple[str, ...] = ()
+    """What the user may not have meant, one line each."""
+    white: int | None = None
+    """The value that became white in pictures of more than 8 bits; None where there are none."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three disjoint parts of a source; it iterates over them, in this order."""
+
+    train: ImageSet
+    valid: ImageSet
+    test: ImageSet
+    report: Reading = field(default_factory=Reading)
+    """Where none is given: what the three sets themselves tell."""
+
+    def __post_init__(self) -> None:
+        if self.report == Reading():
+            object.__setattr__(self, "report", report(self.train, self.valid, self.test))
+
+    def __iter__(self) -> Iterator[ImageSet]:
+        return iter((self.train, self.valid, self.test))
+
+
+def report(
+    train: ImageSet,
+    valid: ImageSet,
+    test: ImageSet,
+    how: str = "",
+    *,
+    no_labels: str = "",
+    more: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    white: int | None = None,
+) -> Reading:
+    """The reading of a source: `how` it was divided, why it has `no_labels`, `more` parts of the sentence."""
+    parts = {"train": train, "valid": valid, "test": test}
+    c, h, w = train.shape
+    kind = {1: "grey", 3: "colour"}.get(c, f"of {c} channels")
+    counts = ", ".join(f"{len(images):,} {name}" for name, images in parts.items())
+    total = sum(len(images) for images in parts.values())
+    what = f"vectors of {w:,} numbers" if (c, h) == (1, 1) and w > 1 else f"images {h}x{w} {kind}"
+    sentence = f"{total:,} {what}: {counts}" + (f" ({how})" if how else "")
+    names = train.label_names
+    labels = f"{len(names)} label{'s' * (len(names) != 1)}" if train.labels is not None else "no labels"
+    labels += f" ({no_labels})" if no_labels and train.labels is None else ""
+    found = (*warnings, *_missing_labels(parts), *_shared(parts))
+    return Reading("; ".join([sentence, labels, *more]), found, white)
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def _missing_labels(parts: dict[str, ImageSet]) -> list[str]:
+    found = []
+    labelled = {name: images for name, images in parts.items() if images.labels is not None}
+    if labelled and len(labelled) < len(parts):
+        found.append(f"labels: {' and '.join(sorted(set(parts) - set(labelled)))} has none")
+    for name, images in labelled.items():
+        assert images.labels is not None
+        present = set(torch.unique(images.labels).tolist())
+        missing = [label for i, label in enumerate(images.label_names) if i not in present]
+        if missing:
+            found.append(
+                f"{name}: no image of {len(missing)} of {len(images.label_names)} labels ({some(missing)}); "
+                "what is measured by label does not know them"
+            )
+    return found
+
+
+def _shared(parts: dict[str, ImageSet]) -> list[str]:
+    """Splits that share images, which measures what was learned by heart."""
+    hashes = {name: images.notes.hashes for name, images in parts.items()}
+    found = []
+    for (a, x), (b, y) in combinations(hashes.items(), 2):
+        if x is not None and y is not None and (n := int(np.isin(y.numpy(), x.numpy()).sum())):
+            found.append(f"{n:,} of {len(y):,} images of {b} are in {a} as well, pixel for pixel; remove them from one")
+    return found

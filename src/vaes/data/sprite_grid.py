@@ -1,12 +1,14 @@
 """Sprites drawn from known factors, on the device, when they are read."""
 
+import hashlib
 import math
 
 import torch
 from torch import Tensor
 
-from vaes.data.images import Annotations, ImageSet, Splits
-from vaes.data.splits import hold_out
+from vaes.data.held_out import hold_out
+from vaes.data.images import Annotations, ImageSet
+from vaes.data.splits import Splits, report
 from vaes.errors import UserError
 from vaes.randomness import Use
 
@@ -92,6 +94,8 @@ class SpriteSet(ImageSet):
         super().__init__((1, image_size, image_size), rows.device, rows.device, notes)
         self._rows = rows
         self._antialias = antialias
+        order = rows.cpu().sort().values.numpy().tobytes()
+        self.definition = f"sprites {image_size} {antialias} {hashlib.sha256(order).hexdigest()}"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -137,4 +141,4 @@ def sprites(
     train, valid = hold_out(rest, n_valid, seed, Use.VALID, "data.n_valid")
     if n_train is not None and n_train != len(train):
         train = hold_out(train, n_train, seed, Use.TRAIN, "data.n_train")[1]
-    return Splits(train, valid, test)
+    return Splits(train, valid, test, report(train, valid, test, "held out by order; drawn when read"))
