@@ -12,7 +12,7 @@ import torch
 from vaes import config as configuration
 from vaes.data import Batches, Splits, to_float
 from vaes.data.mnist_files import FILES
-from vaes.data.picture_files import open_files
+from vaes.data.roots import open_files
 from vaes.data.survey import survey
 from vaes.errors import UserError
 from vaes.experiment import Experiment
@@ -74,7 +74,7 @@ def _data(path: Path) -> list[Choice]:
         size = Choice("data.image_size", 32, "28x28, enlarged so that it halves five times")
         return [Choice("data.kind", "mnist", "the folder holds files of the MNIST family"), root, size]
     files = open_files(path)
-    sizes = Counter(header.size for header in survey(files, files.names).headers.values())
+    sizes = Counter(header.size for header in survey(files, list(files.sizes)).headers.values())
     kind = Choice("data.kind", "folder", "pictures in a folder or archive")
     return [kind, root, *_size(sizes)]
 

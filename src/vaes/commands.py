@@ -227,8 +227,9 @@ def run_cache(empty: bool) -> None:
     """Say how large the cache of decoded images is, or empty it."""
     from vaes.data import cache
 
-    size = cache.empty_cache() if empty else cache.cache_size()
-    say(f"{size / 1e9:.2f} GB {'freed from' if empty else 'in'} {escape(cache.place())}")
+    found = cache.empty_cache() if empty else cache.cache_size()
+    what = "freed from" if empty else "in"
+    say(f"{found.bytes / 1e9:.2f} GB, {found.entries} decoded sets {what} {escape(found.folder)}")
 
 
 def _chosen(path: Path, minutes: float, arguments: Sequence[str], runtime: "Runtime") -> tuple[Experiment, str]:

@@ -11,7 +11,8 @@ from torch import Tensor
 from vaes import __version__, files
 from vaes import config as configuration
 from vaes.config import DATA_OF_PYTHON
-from vaes.data import ImageSet, Reading, Splits, image_array, pictures, to_float, to_uint8
+from vaes.data import ImageSet, Reading, Splits, TensorSet, pictures, to_float, to_uint8
+from vaes.data.array_values import layout
 from vaes.data.identity import identify
 from vaes.encoding import Codes, encode
 from vaes.errors import UserError
@@ -182,9 +183,9 @@ class Run:
             found = source
         elif isinstance(source, Tensor | np.ndarray):
             x = torch.as_tensor(source)
-            if x.is_floating_point():
+            if x.dtype != torch.uint8:
                 x = to_uint8(x, self.model.value_range)
-            found = image_array(x)
+            found = TensorSet(layout(tuple(x.shape), "images").images(x).contiguous())
         else:
             found, _ = self.read_images([source] if isinstance(source, str | Path) else source)
         if found.shape != self.image_shape:
@@ -192,9 +193,12 @@ class Run:
         return found
 
     def read_images(self, paths: Iterable[str | Path], *, skip_bad: bool = False) -> tuple[ImageSet, Reading]:
-        """Image files, folders and archives, read as the run's own data were (``data.fit``, ``data.white``), and how
-        that went."""
+        """Image files, folders and archives, read as the run's own data were (``data.fit``, the depth of their values),
+        and how that went."""
         options = {key: value for key in ("fit", "white") if (value := self.experiment.data.get(key)) is not None}
+        segments = history(self.folder)
+        if "white" not in options and segments and isinstance(white := segments[-1].get("white"), int):
+            options["white"] = white
         return pictures([Path(path) for path in paths], self.image_shape, **options, skip_bad=skip_bad)
 
     def evaluate(

@@ -14,7 +14,7 @@ import torch
 from vaes import __version__
 from vaes import config as configuration
 from vaes.data import Splits
-from vaes.data.identity import FILE, Identity, identify
+from vaes.data.identity import Identity, identify
 from vaes.errors import UserError
 from vaes.train import checkpoint
 from vaes.train.folder import add_segment, history, locked, refuse_existing
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from vaes.train.loop import Training
 
 __all__ = ["Provenance", "Start", "data_notes", "reserved", "starting_point", "stored"]
+
+
+FILE = "data.safetensors"
+"""Which images a run was trained, validated and tested on, by their content."""
 
 
 class Start(NamedTuple):
@@ -112,6 +116,8 @@ class Provenance(Listener):
             "step": training.state.step,
             "config": self._experiment.to_dict(),
             "data": self._identity.fingerprints,
+            "reading": self._report.sentence,
+            "white": self._report.white,
             "notes": self._notes,
             "versions": _versions(),
             "machine": {

@@ -84,7 +84,7 @@ def arrays(
 
 def array_file(
     *,
-    root: str,
+    root: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     value_range: tuple[float, float] | None = None,
     n_valid: int | None = None,
@@ -99,6 +99,8 @@ def array_file(
     Layouts, types, `value_range` and splits are those of `arrays`; `image_size` is that of `mnist`. Files are read by
     pieces, and never unpickled; what is converted is cached. Raises UserError for anything else.
     """
+    if root is None:
+        raise UserError("data.root: missing; it must be a .npy or .npz file, unless images are given in Python")
     path = Path(root)
     regular(path, "data.root")
     found = open_arrays(path)
