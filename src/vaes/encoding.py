@@ -201,12 +201,14 @@ def write(codes: Codes, path: Path) -> None:
     the same names in each. What is not defined is empty in CSV, null in Parquet and NaN in NPZ.
 
     Raises:
-        UserError: as :func:`check_output`.
-        OSError: the disk is full.
+        UserError: as :func:`check_output`, or the disk is full.
     """
     check_output(path)
     table = _columns(codes)
-    files.write_atomic(path, lambda temporary: _WRITERS[path.suffix.lower()](temporary, table))
+    try:
+        files.write_atomic(path, lambda temporary: _WRITERS[path.suffix.lower()](temporary, table))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); give another place") from None
 
 
 Table = dict[str, NDArray[np.str_] | NDArray[np.float32]]

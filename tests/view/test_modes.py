@@ -9,7 +9,18 @@ from vaes.data.batches import to_float, to_uint8
 from vaes.data.images import TensorSet
 from vaes.errors import UserError
 from vaes.functional import slerp
-from vaes.view import MODES, Options, draw, interpolate, reconstruct, sample, training_sheet, traverse, visualize_latent
+from vaes.view import (
+    MODES,
+    Options,
+    draw,
+    interpolate,
+    make,
+    reconstruct,
+    sample,
+    training_sheet,
+    traverse,
+    visualize_latent,
+)
 from vaes.view.picture import balanced_columns, number, row_sheet
 
 SMALL = Options(n_samples=5, n_interpolate=4, n_traverse=3, batch_size=7)
@@ -225,24 +236,6 @@ def test_a_diverged_model_is_named_as_such(build):
         sample(model, SMALL)
 
 
-def test_a_full_disk_leaves_the_folder_as_it_was(build, tmp_path, monkeypatch):
-    model = build()
-    draw("sample", model, tmp_path, SMALL._replace(n_samples=2, singles=True))
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    save, calls = Image.Image.save, []
-
-    def full(self, path, *args, **kwargs):
-        calls.append(path)
-        if len(calls) == 3:
-            raise OSError(28, "No space left on device")
-        save(self, path, *args, **kwargs)
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        draw("sample", model, tmp_path, SMALL._replace(seed=1, singles=True))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 def test_the_training_sheet_shows_inputs_outputs_and_samples_and_leaves_training_on(build, images, monkeypatch):
     model, data = build(conv=True).train(), images(10)
     said = {}
@@ -290,3 +283,131 @@ def test_many_short_rows_stand_side_by_side_in_reading_order(monkeypatch):
     assert said["column_labels"] == ["input", "output"] * 4
     assert said["column_breaks"] == [1, 2, 3, 4, 5, 6, 7]
     assert said["marks"] == {3}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("mode", "options", "rows"),
+    [
+        ("reconstruct", {}, 1),
+        ("interpolate", {"between": "test"}, 1),
+        ("traverse", {"traverse_dim": 1}, 1),
+        ("visualize_latent", {}, None),
+        ("visualize_latent", {"projection": "pca"}, None),
+        ("traverse", {}, None),
+    ],
+)
+def test_fewer_images_than_asked_for_are_all_drawn_and_it_is_said(mode, options, rows, count, build, images):
+    drawn = MODES[mode](build(z_dim=2), SMALL._replace(**options), images(count), "")
+    if rows is None:
+        assert drawn.remarks == ()
+        return
+    assert len(drawn.singles) == count * rows
+    assert drawn.remarks == (f"{count} instead of 5: there are no more test images",)
+
+
+def test_given_images_are_drawn_in_their_order_with_their_names(build, images, monkeypatch):
+    model, data = build(), images(12)
+    data.notes = type("Notes", (), {"paths": [f"im\n{i}.png" for i in range(12)], "labels": None})
+    said = {}
+    monkeypatch.setattr("vaes.view.picture.sheet", lambda *a, **k: said.update(k) or Image.new("RGB", (1, 1)))
+    drawn = reconstruct(model, SMALL._replace(whose="given"), data, "the end")
+    assert torch.equal(drawn.singles[..., :8], data.read(torch.arange(5)))
+    assert said["title"] == "5 given images and their reconstructions"
+    lines = said["caption"].split("\n")
+    assert lines[1:] == [
+        r"im\n0.png, im\n1.png, im\n2.png, im\n3.png, im\n4.png",
+        "the first 5 of 12 given images: --n_samples 12 draws all",
+        "the end",
+    ]
+    reconstruct(model, SMALL._replace(whose="given", n_samples=12), data)
+    assert said["caption"].endswith("and 4 more")
+
+
+def test_given_codes_are_decoded_in_their_order(transparent):
+    model, codes = transparent(torch.zeros(3)), torch.tensor([[0.0, 1, 2], [-4, 4, 0]])
+    drawn = MODES["decode"](model, SMALL._replace(codes=codes), None, "")
+    assert torch.equal(drawn.singles[:, 0, 0], to_uint8(codes, model.value_range))
+    with pytest.raises(UserError, match=r"codes reach to 1e\+30; give some nearer to 0"):
+        MODES["decode"](build_far(model), SMALL._replace(codes=torch.full((1, 3), 1e30)), None, "")
+
+
+def build_far(model):
+    """Where 1e30 is squared, float32 ends."""
+    decode = model.decoder.forward
+    model.decoder.forward = lambda z: decode(z * z)
+    return model
+
+
+def test_walks_need_no_images_and_begin_at_the_mean_of_the_prior_or_a_given_code(transparent, monkeypatch):
+    model = transparent(torch.zeros(3))
+    said = {}
+    monkeypatch.setattr("vaes.view.traversal.sheet", lambda *a, **k: said.update(k) or Image.new("RGB", (1, 1)))
+    walked = to_uint8(torch.tensor([-3.0, 0, 3]), model.value_range)
+    rows = traverse(model, SMALL._replace(traverse_dim=1)).singles.unflatten(-1, (3, 3))[:, 0, 0]
+    assert torch.equal(rows[:, :, 1], walked.expand(5, 3))
+    assert (rows[0, :, [0, 2]] == to_uint8(torch.zeros(1), model.value_range)).all()
+    assert len({tuple(row.flatten().tolist()) for row in rows}) == 5
+    code = torch.tensor([[1.0, 2, -1], [0, 0, 0]])
+    rows = traverse(model, SMALL._replace(traverse_dim=1, codes=code)).singles.unflatten(-1, (3, 3))[:, 0, 0]
+    assert torch.equal(rows[0, 0, [0, 2]], to_uint8(code[0, [0, 2]], model.value_range))
+    assert len(rows) == 2
+    rows = traverse(model, SMALL._replace(codes=code)).singles.unflatten(-1, (3, 3))[:, 0, 0]
+    assert torch.equal(rows[2, 0], to_uint8(torch.tensor([1.0, 2, -3]), model.value_range))
+    assert said["caption"].startswith("all start from the first of 2 given codes;")
+    traverse(model, SMALL)
+    assert "all start from the prior's mean;" in said["caption"]
+    assert "sorting them by their KL takes images" in said["caption"]
+
+
+def test_the_map_of_any_z_dim_is_the_pca_and_it_is_said(build, images):
+    model, data = build(z_dim=5), images()
+    plain, asked = (visualize_latent(model, SMALL._replace(projection=how), data) for how in (None, "pca"))
+    assert torch.equal(plain.singles, asked.singles)
+    assert "first two principal components" in plain.remarks[0]
+    assert asked.remarks == ()
+
+
+def test_a_single_dimension_is_drawn_as_a_line(transparent):
+    model = transparent(torch.zeros(1))
+    data = TensorSet(torch.arange(256, dtype=torch.uint8).reshape(256, 1, 1, 1))
+    drawn = visualize_latent(model, SMALL._replace(projection="tsne"), data)
+    line = drawn.singles[0, 0, 0].int()
+    assert (line.diff() > 0).all()
+    assert line[0] < 10
+    assert line[-1] > 245
+    assert drawn.remarks == ("z_dim is 1: the codes lie on a line, and are drawn on one",)
+    assert visualize_latent(model, SMALL, data).remarks == ()
+
+
+def test_without_singles_no_more_is_decoded_than_a_sheet_holds(build):
+    model, options = build((1, 1, 1)), Options(n_samples=2000, seed=3)
+    few, every = sample(model, options), sample(model, options._replace(singles=True))
+    assert len(few.singles) == 1024
+    assert torch.equal(few.singles, every.singles[:1024])
+    assert few.remarks == ("a sheet holds 1,024 of the 2,000 asked for: --singles writes all",)
+    assert len(every.singles) == 2000
+    walk = traverse(model, Options(n_samples=2000, n_traverse=100, traverse_dim=0))
+    assert len(walk.singles) == 10
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "name"),
+    [
+        ("sample", {"n_samples": 999_999}, "n_samples"),
+        ("reconstruct", {"n_samples": 999_999}, "n_samples"),
+        ("interpolate", {"n_samples": 999_999}, "n_samples"),
+        ("traverse", {"traverse_dim": 0, "n_samples": 999_999}, "n_samples"),
+        ("traverse", {"n_traverse": 1024}, "n_traverse"),
+    ],
+)
+def test_more_than_the_memory_holds_is_refused_with_the_largest_that_works(mode, options, name, build, monkeypatch):
+    monkeypatch.setattr("vaes.view.picture.available", lambda: 400_000)
+    monkeypatch.setitem(MODES, mode, lambda *a: "drawn")
+    asked = SMALL._replace(**options)
+    with pytest.raises(UserError, match=f"--{name} .* GiB, more than half of what is free; at most") as error:
+        make(mode, build(), asked)
+    most = int(str(error.value).rsplit("at most ", 1)[1].split()[0].replace(",", ""))
+    assert make(mode, build(), asked._replace(**{name: most})) == "drawn"
+    with pytest.raises(UserError):
+        make(mode, build(), asked._replace(**{name: most + 1}))

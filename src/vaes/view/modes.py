@@ -165,6 +165,8 @@ def make(mode: str, model: VAE, options: Options, images: ImageSet | None = None
     elif mode == "traverse":
         length, fixed = ("n_traverse", options.n_traverse), options.traverse_dim is None
         rows = rows_of(model, options)
+    elif mode == "reconstruct":
+        length = ("", 2)
     elif mode == "decode":
         rows, fixed = len(given_codes(model, options)), True
     if mode != "visualize_latent":

@@ -44,9 +44,8 @@ def draw(
         caption: set below the sheet: which model, method and step.
 
     Raises:
-        UserError: an option is out of range, the folder cannot be written, or images or codes are missing or of
-            another shape.
-        OSError: the disk is full.
+        UserError: an option is out of range, the folder cannot be written, the disk is full, or images or codes are
+            missing or of another shape.
     """
     check_mode(mode)
     check(options)
@@ -62,12 +61,14 @@ def draw(
         pages = {f"{mode}-{i:0{digits}d}.png": grid(single[None], 1) for i, single in enumerate(picture.singles)}
     pages[f"{mode}-sheet.png"] = picture.sheet
     temporary = folder / f".{mode}.{os.getpid()}.tmp"
-    temporary.mkdir()
+    temporary.mkdir(exist_ok=True)
     try:
         for name, page in pages.items():
             page.save(temporary / name)
         for name in pages:
             os.replace(temporary / name, folder / name)
+    except OSError as error:
+        raise UserError(f"{folder}: the pictures cannot be written ({error.strerror}); give another folder") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     stale = [path for path in _singles(mode, folder) if path.name not in pages]
