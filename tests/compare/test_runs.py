@@ -65,6 +65,10 @@ def test_the_checkpoints_of_one_run_stand_side_by_side(tmp_path: Path) -> None:
         (run / f"ckpt/step0000{step}").mkdir(parents=True)
     some = read_runs([run / "ckpt/step000020", run / "ckpt/step000010"])
     assert [result.name for result in some] == ["a@20", "a@10"]
+    checkpoint(run, 30, "newer")
+    newer = [f"a@20: evaluated at step 20, and has gone on to step 30 since; run: vaes evaluate {run}"]
+    assert warnings(read_runs([run])) == newer
+    assert warnings(read_runs([run / "ckpt/step000020", run / "ckpt/step000010"])) == []
 
 
 def test_beside_others_the_best_checkpoint_counts_or_the_one_asked_for(tmp_path: Path) -> None:

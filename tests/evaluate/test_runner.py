@@ -248,6 +248,10 @@ def test_what_a_number_rests_on_comes_with_it() -> None:
     columns = {name: column for group in found.values() for name, column in group.columns.items()}
     assert {"elbo", "rate", "distortion", "iw_bound_k6", "iw_bound_k6_ess", "bits_per_dim_k6", "ais_log_evidence",
             "mse", "psnr", "ssim"} <= columns.keys()  # fmt: skip
+    codes = torch.tensor([columns.pop(f"code_{j}").values for j in range(3)]).T
+    with torch.no_grad():
+        latent = model.encode(to_float(splits.test.read(choose(splits.test, 150, 3)), model.value_range))
+    assert torch.allclose(codes, latent.mean, atol=1e-6)
     for name, column in columns.items():
         assert math.fsum(column.values) / len(column.values) == pytest.approx(metrics[name].value, rel=1e-12), name
         assert len(column.rows) == len(column.values) == metrics[name].n

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from vaes.compare.runs import NOT_A_DIFFERENCE, Result, flat
+from vaes.compare.udr import GROUP, ranking
 from vaes.errors import UserError
 from vaes.evaluate.record import Column as PerImage
 from vaes.evaluate.record import Metric
@@ -201,7 +202,12 @@ def _cells(runs: Sequence[Result]) -> dict[Key, Cell]:
             for metric in group.metrics:
                 key = _key(name, group, metric, run.evaluation.weights)
                 found.setdefault(key, []).append((metric, group.columns.get(metric.name)))
-    return {key: _cell(metrics) for key, metrics in found.items()}
+    cells = {key: _cell(metrics) for key, metrics in found.items()}
+    if ranked := ranking(runs):
+        group, metric = ranked
+        key = _key(GROUP, group, metric, "")
+        cells[key] = Cell(metric.value, len(runs), metric.n, None, None, None, None)
+    return cells
 
 
 def _cell(found: Sequence[tuple[Metric, PerImage | None]]) -> Cell:

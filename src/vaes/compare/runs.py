@@ -40,6 +40,13 @@ class Result(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+class _Found(NamedTuple):
+    folder: Path
+    checkpoint: str
+    evaluation: Evaluation
+    meant: bool  # this very step was asked for, so that nothing newer is missed
+
+
 def read_runs(paths: Sequence[Path], checkpoint: str | None = None) -> list[Result]:
     """Read runs: run folders, checkpoint folders in them, or one folder that holds runs.
 
@@ -50,25 +57,24 @@ def read_runs(paths: Sequence[Path], checkpoint: str | None = None) -> list[Resu
         UserError: one is no run, has not been evaluated, is there twice, or is a copy of another.
     """
     paths, unread = _expanded(paths)
-    single = len(paths) == 1 and checkpoint is None
-    found: list[tuple[Path, str, Evaluation]] = []
+    found: list[_Found] = []
     for path in paths:
         folder, wanted = _run_of(path, checkpoint)
         evaluations = _evaluations(folder)
-        if single and wanted is None and len(evaluations) > 1:
-            found += [(folder, f"step {one.step}", one) for one in sorted(evaluations, key=lambda one: one.step)]
+        if len(paths) == 1 and wanted is None and len(evaluations) > 1:
+            steps = sorted(evaluations, key=lambda one: one.step)
+            found += [_Found(folder, f"step {one.step}", one, meant=one is not steps[-1]) for one in steps]
         else:
             one, name = _choose(folder, evaluations, wanted)
-            found.append((folder, name, one))
+            found.append(_Found(folder, name, one, meant=wanted == str(one.step)))
     _refuse_copies(found)
     if len(found) < 2:
         raise UserError(f"{len(found)} run was given; two are needed to compare")
-    names = _names([folder for folder, _, _ in found])
-    results = []
-    for (folder, which, evaluation), name in zip(found, names, strict=True):
-        if names.count(name) > 1:
-            name = f"{name}@{evaluation.step}"
-        results.append(_result(folder, name, which, evaluation))
+    names = _names([one.folder for one in found])
+    results = [
+        _result(one, f"{name}@{one.evaluation.step}" if names.count(name) > 1 else name)
+        for one, name in zip(found, names, strict=True)
+    ]
     return [results[0]._replace(warnings=(*unread, *results[0].warnings)), *results[1:]]
 
 
@@ -127,9 +133,9 @@ def _choose(folder: Path, evaluations: Sequence[Evaluation], wanted: str | None)
     )
 
 
-def _refuse_copies(found: Sequence[tuple[Path, str, Evaluation]]) -> None:
+def _refuse_copies(found: Sequence[_Found]) -> None:
     seen: dict[str, Path] = {}
-    for done, (folder, _, evaluation) in enumerate(found):
+    for done, (folder, _, evaluation, _) in enumerate(found):
         other = seen.setdefault(evaluation.weights, folder)
         where = shown(str(folder))
         if len(seen) > done:
@@ -150,7 +156,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _result(folder: Path, name: str, which: str, evaluation: Evaluation) -> Result:
+def _result(found: _Found, name: str) -> Result:
+    folder, which, evaluation, meant = found
     path = folder / "config.yaml"
     said = []
     if evaluation.config is None:
@@ -159,9 +166,9 @@ def _result(folder: Path, name: str, which: str, evaluation: Evaluation) -> Resu
         config = _load(configuration.read_file(path))
     else:  # that of the weights that were evaluated, whatever became of the run
         config = _load(configuration.parse(evaluation.config, f"{folder / report.FILE}: its configuration"))
-        if path.is_file():
+        if path.is_file() and not meant:
             said += _changed(name, _load(configuration.read_file(path)), config)
-    said += _gone_on(name, folder, which, evaluation)
+    said += _gone_on(name, found)
     training = _training(folder / "metrics.json", config, evaluation)
     groups = {**evaluation.groups, **({"training": training} if training else {})}
     return Result(folder, name, config, which, evaluation._replace(groups=groups), tuple(said))
@@ -192,12 +199,13 @@ def _changed(name: str, now: Config, then: Config) -> list[str]:
     ]
 
 
-def _gone_on(name: str, folder: Path, which: str, evaluation: Evaluation) -> list[str]:
+def _gone_on(name: str, found: _Found) -> list[str]:
     """What the checkpoints in a run folder have to say against its evaluation."""
+    folder, which, evaluation, meant = found
     steps = {}
     for path in (folder / "ckpt").glob("step*"):
-        if (found := STEP.fullmatch(path.name)) and (path / "state.json").is_file():
-            steps[int(found[1])] = path
+        if (step := STEP.fullmatch(path.name)) and (path / "state.json").is_file():
+            steps[int(step[1])] = path
     if not steps:
         return []
     again = f"run: vaes evaluate {shown(str(folder))}"
@@ -215,10 +223,12 @@ def _gone_on(name: str, folder: Path, which: str, evaluation: Evaluation) -> lis
                 said.append(
                     f"{name}: evaluated at step {evaluation.step}, and its best is step {int(best[0])} now; {again}"
                 )
-        elif newest > evaluation.step and str(evaluation.step) not in evaluation.asked:
+        elif newest > evaluation.step and not meant and str(evaluation.step) not in evaluation.asked:
             said.append(f"{name}: evaluated at step {evaluation.step}, and has gone on to step {newest} since; {again}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        said.append(f"{name}: a state.json of its checkpoints is damaged ({shown(str(error))}): nothing was checked")
+        said.append(
+            f"{name}: a state.json of its checkpoints is damaged ({shown(str(error))}): not all could be checked"
+        )
     return said
 
 
