@@ -220,7 +220,9 @@ def run_compare(
 
 def run_config(name: str | None) -> None:
     """Print a configuration to start from, or what there is."""
-    say(configuration.template(name))
+    from vaes.config.document import listing, starting_point
+
+    say(listing() if name is None else starting_point(name))
 
 
 def run_cache(empty: bool) -> None:

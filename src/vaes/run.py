@@ -294,9 +294,11 @@ def load(
             expected, experiment, ("method", "model"), f"{weights}: these weights belong to another configuration"
         )
         experiment = experiment.replace({"data": expected.to_dict()["data"]})
-    with torch.device("meta"):  # nothing is allocated before the weights are known to fit, whatever the metadata say
-        _refuse_misfit(experiment.build_model(shape), tensors, str(weights))
+    if experiment.model["network"]["kind"] not in configuration.OWN:
+        with torch.device("meta"):  # nothing is allocated before the weights are known to fit, whatever metadata say
+            _refuse_misfit(experiment.build_model(shape), tensors, str(weights))
     model = experiment.build_model(shape)
+    _refuse_misfit(model, tensors, str(weights))
     model.load_state_dict(tensors)
     return Run(
         experiment,

@@ -16,7 +16,7 @@ from vaes.config.load import (
     to_arguments,
     to_yaml,
 )
-from vaes.config.own import import_file, register_network
+from vaes.config.own import OWN, import_file, register_network
 from vaes.config.registry import DATA_OF_PYTHON
 from vaes.config.resolve import Config, resolve
 
@@ -24,6 +24,7 @@ __all__ = [
     "COMMON_DATA_KEYS",
     "Config",
     "DATA_OF_PYTHON",
+    "OWN",
     "DEFAULTS",
     "build_data",
     "build_model",

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 from vaes.config.registry import NETWORKS, Network
 from vaes.errors import UserError
 
-__all__ = ["import_file", "register_network"]
+__all__ = ["OWN", "import_file", "register_network"]
 
 T = TypeVar("T")
 
-_own: set[str] = set()
+OWN: set[str] = set()
+"""Names that were registered here."""
 
 
 def register_network(name: str) -> Callable[[T], T]:
@@ -32,7 +33,7 @@ def register_network(name: str) -> Callable[[T], T]:
     """
 
     def register(cls: T) -> T:
-        if name in NETWORKS and name not in _own:
+        if name in NETWORKS and name not in OWN:
             raise ValueError(f"register_network: {name!r} is the package's own; choose another name")
         made: Any = cls() if isinstance(cls, type) else cls
         parts = {}
@@ -46,7 +47,7 @@ def register_network(name: str) -> Callable[[T], T]:
             _wired(lambda shape, z_dim, heads, **o: encoder(shape, heads * z_dim, **o), keys),
             _wired(lambda z_dim, shape, **o: decoder((z_dim,), shape, **o), keys),
         )
-        _own.add(name)
+        OWN.add(name)
         return cls
 
     return register
