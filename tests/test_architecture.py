@@ -18,7 +18,7 @@ LAYERS = [
     {"train", "methods"},
     {"config"},
     {"encoding", "compare"},
-    {"start", "experiment", "run"},
+    {"start", "experiment", "run", "choose"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},

@@ -98,6 +98,16 @@ def array_file(
 
     Layouts, types, `value_range` and splits are those of `arrays`; `image_size` is that of `mnist`. Files are read by
     pieces, and never unpickled; what is converted is cached. Raises UserError for anything else.
+
+    Args:
+        root: a .npy or .npz file; null where images are given in Python.
+        image_size: a side, or height and width, that images are resized to; null takes them as they are.
+        value_range: the values that are black and white; null is what the type tells, which floats do not.
+        n_valid: how many are held out for validation; null is a twentieth.
+        n_test: how many are held out for testing; null is a tenth.
+        held_out: by what test and validation images are chosen: their content, so that none moves where a set grows, or
+            their order, as in runs made before that was possible.
+        seed: chooses the images that are held out.
     """
     if root is None:
         raise UserError("data.root: missing; it must be a .npy or .npz file, unless images are given in Python")

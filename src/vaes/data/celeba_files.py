@@ -38,6 +38,11 @@ def celeba(*, root: str, image_size: int | tuple[int, int] = 64, attribute: str 
     size, an unknown attribute.
 
     "Deep learning face attributes in the wild", Liu, Luo, Wang and Tang, 2015, https://arxiv.org/abs/1411.7766.
+
+    Args:
+        root: the folder of the aligned release and its lists.
+        image_size: a side, or height and width, that the crop of 128x128 around the face is resized to.
+        attribute: the attribute that makes labels (Smiling, say); null for none.
     """
     base = Path(root)
     partition = _partition(base / "list_eval_partition.txt")

@@ -54,6 +54,16 @@ def mnist(
     see `folder`. `image_size` resizes bilinearly with antialiasing, None keeps 28x28.
 
     "Gradient-based learning applied to document recognition", LeCun, Bottou, Bengio and Haffner, 1998.
+
+    Args:
+        root: the folder of the four files.
+        image_size: a side, or height and width, that images are resized to; null keeps 28x28.
+        download: fetch the files where none of them is there.
+        n_valid: how many training images are held out for validation.
+        held_out: by what validation images are chosen: their content, so that none moves where a set grows, or
+            their order, as in runs made before that was possible.
+        seed: chooses the images that are held out.
+        mirrors: where the files are fetched, the first that has them.
     """
     paths = _locate(Path(root), download) or _fetch(Path(root), mirrors)
     # The labels first: they are small, and a mistake in them should not wait for the images.

@@ -59,6 +59,19 @@ def folder(
 
     Raises UserError for a missing or empty root, an image that does not decode, sizes that differ, and an archive that
     is damaged or points outside.
+
+    Args:
+        root: a directory, zip or tar of pictures.
+        image_size: a side, or height and width, that all are brought to; null takes them as they are.
+        fit: what becomes of pictures of another shape: refuse, crop to the middle, pad with black, stretch.
+        channels: 1 is grey, 3 colour; auto is grey where all pictures are.
+        white: the value that becomes white, in files of more than 8 bits; null finds it.
+        skip_bad: leave out pictures that cannot be decoded, and count them.
+        n_valid: how many are held out for validation; null is a twentieth.
+        n_test: how many are held out for testing; null is a tenth.
+        held_out: by what test and validation images are chosen: their content, so that none moves where a set grows, or
+            their order, as in runs made before that was possible.
+        seed: chooses the images that are held out.
     """
     check_white(white)
     wanted = Wanted(channels, height_width(image_size), fit, white, skip_bad)

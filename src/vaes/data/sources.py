@@ -28,6 +28,12 @@ def digits(
     chooses both. `image_size` resizes bilinearly, None keeps 8x8.
 
     "Optical recognition of handwritten digits", Alpaydin and Kaynak, 1998, https://doi.org/10.24432/C50P49.
+
+    Args:
+        image_size: a side, or height and width, that images are resized to; null keeps 8x8.
+        n_valid: how many are held out for validation.
+        n_test: how many are held out for testing, as many of each label as there are in proportion.
+        seed: chooses the images that are held out.
     """
     # scikit-learn takes a second to import, and no other source needs it.
     from sklearn.datasets import load_digits

@@ -133,6 +133,14 @@ def sprites(
 
     After "dSprites: disentanglement testing sprites dataset", Matthey, Higgins, Hassabis and Lerchner, 2017,
     https://github.com/google-deepmind/dsprites-dataset.
+
+    Args:
+        image_size: pixels a side.
+        n_train: how many train; null is all that is not held out.
+        n_valid: how many are held out for validation.
+        n_test: how many are held out for testing.
+        antialias: grey edges instead of black and white ones.
+        seed: chooses the images of each split.
     """
     if not 8 <= image_size <= 1024:
         raise UserError(f"data.image_size: {image_size}; sprites are drawn with 8 to 1024 pixels a side")
