@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["FILE", "Group", "Key", "groups", "hint"]
+__all__ = ["FILE", "Group", "Key", "groups", "hint", "meant"]
 
 FILE = Path(__file__).with_name("keys.json")
 
@@ -58,7 +58,9 @@ SYNONYMS = {
     "data.root": "data_dir data_path data_root path folder image_dir images input dataroot",
     "data.image_size": "img_size size resolution imgsize",
     "objective.beta": "kl_weight kl kld_weight kl_coef coef_kl",
-    "--device": "device gpu gpus cuda cpu accelerator use_gpu no_cuda gpu_id",
+    "--device": "device accelerator",
+    "--device cuda": "gpu gpus cuda use_gpu gpu_id",
+    "--device cpu": "cpu no_cuda",
     "--exp_dir": "output out output_dir out_dir log_dir logdir run_dir workdir save_dir results_dir exp",
     "--config": "cfg conf config_file yaml",
     "--resume": "restart continue load load_checkpoint",
@@ -75,7 +77,7 @@ def _plain(name: str) -> str:
 _PLAIN = {_plain(name): key for name, key in _MEANT.items()}
 
 
-def hint(path: str, key: object, allowed: Iterable[str], value: object = None) -> str:
+def hint(path: str, key: object, allowed: Iterable[str], value: object = None, *, dash: str = "") -> str:
     """What a key that does not exist below ``path`` was meant to be, as a clause that ends in a space; empty where
     nothing is near.
 
@@ -88,14 +90,15 @@ def hint(path: str, key: object, allowed: Iterable[str], value: object = None) -
     others = [group.choice for group in groups() for row in group.keys if row.name == name and group.choice]
     if others:
         return f"it is a key of {'; '.join(_joined(others))}; "
-    found = _elsewhere(name.rpartition(".")[2])
+    found = meant(name)
     if not found:
         near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5 if path else 0.7)
         found = [f"{path}.{near[0]}" if path else near[0]] if near else _near(name)
     if not found:
         return ""
     inside = {f"{path}.{name}" if path else name: name for name in names}
-    return f"did you mean {' or '.join(inside.get(name, name) for name in found)}? {_arithmetic(key, found, value)}"
+    shown = [name if name.startswith("--") else f"{dash}{inside.get(name, name)}" for name in found]
+    return f"did you mean {' or '.join(shown)}? {_arithmetic(key, found, value)}"
 
 
 def _joined(choices: Iterable[str]) -> list[str]:
@@ -112,10 +115,12 @@ def _all() -> dict[str, str]:
     return {name: name.rpartition(".")[2] for name in rows}
 
 
-def _elsewhere(last: str) -> list[str]:
-    """The keys whose last part is this one, however it is written, or what it is called elsewhere."""
-    plain = _plain(last)
-    found = [name for name, part in _all().items() if _plain(part) == plain]
+def meant(name: str) -> list[str]:
+    """The keys that are written so but for dots, dashes and case, or whose last part is, or that others call so."""
+    plain, whole = _plain(name.rpartition(".")[2]), _plain(name.replace(".", ""))
+    if same := [key for key in _all() if _plain(key.replace(".", "")) == whole]:
+        return same
+    found = [key for key, part in _all().items() if _plain(part) == plain]
     return found[:3] if found and len(found) <= 3 else [_PLAIN[plain]] if plain in _PLAIN else []
 
 
@@ -126,7 +131,7 @@ def _near(name: str) -> list[str]:
         return near
     last = name.rpartition(".")[2]
     parts = difflib.get_close_matches(last, {*known.values(), *_MEANT}, n=1, cutoff=0.75)
-    return _elsewhere(parts[0]) if parts else []
+    return meant(parts[0]) if parts else []
 
 
 def _arithmetic(key: object, found: list[str], value: object) -> str:

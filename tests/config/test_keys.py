@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from vaes import shipped
-from vaes.config import load, parse, read_file
-from vaes.config.document import as_json, document, meanings, starting_point
+from vaes.config import DEFAULTS, build_model, load, parse, read_file
+from vaes.config.document import as_json, document, listing, meanings, starting_point
 from vaes.errors import UserError
 from vaes.keys import FILE, groups
 from vaes.methods import METHODS
@@ -62,7 +62,7 @@ def test_a_meaning_goes_on_over_lines_and_ends_with_its_section() -> None:
         ({"data": {"kind": "digits", "root": "x"}}, "data.root: unknown key: it is a key of data.kind celeba, folder"),
         ({"method": "ae", "objective": {"beta": 3}}, "it is a key of method vae, beta_vae; allowed: "),
         ({"model": {"network": {"kind": "mlp", "dim": 3}}}, "it is a key of model.network.kind conv; allowed"),
-        ({"gpu": 1}, "did you mean --device?"),
+        ({"gpu": 1}, "did you mean --device cuda?"),
         ({"foo": 1}, "foo: unknown key: allowed: data, method"),
         ({"x\x1b[2J\nerror: y" * 10**5: 1}, r"x\x1b[2J\x0aerror: yx"),
         ({"train": {"lr": "y" * 10**6}}, "is not right; it must be a number, or a schedule"),
@@ -128,17 +128,28 @@ def test_a_folder_may_be_called_as_it_likes(text: str) -> None:
     assert Path(load({"data": {"kind": "folder"}}, ["--data.root", text]).data["root"]).name == text
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_starting_point_is_complete_and_says_what_each_key_means(method: str) -> None:
-    text = starting_point(method)
-    config = load(parse(text, method))
-    assert (config.method, parse(text, method)) == (method, config.to_dict())
+@pytest.mark.parametrize("name", [*METHODS, *shipped.names()])
+def test_a_starting_point_is_complete_and_says_what_each_key_means(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = starting_point(name)
+    config = load(parse(text, name))
+    assert list(parse(text, name)) == list(config._fields)
+    assert all(parse(text, name)[section].keys() == getattr(config, section).keys() for section in config._fields[2:])
+    assert config == load({**DEFAULTS, "method": name} if name in METHODS else read_file(shipped.find(name)))
     assert max(map(len, text.splitlines())) <= 120
     keys = [line for line in text.splitlines() if not line.strip().startswith("#") and not line.endswith(":")]
     commented = [line for line in text.splitlines() if "# " in line]
     assert len(commented) > 0.8 * len(keys)
-    with pytest.raises(UserError, match="unknown method 'betavae': did you mean beta_vae"):
+    with pytest.raises(UserError, match="betavae: neither a method nor a shipped configuration: did you mean beta_vae"):
         starting_point("betavae")
+
+
+def test_the_list_names_every_method_and_configuration_within_80_columns() -> None:
+    lines = listing().splitlines()
+    assert max(map(len, lines)) < 80
+    assert {*METHODS, *shipped.names()} <= {line.split()[0] for line in lines if line.startswith("  ")}
 
 
 def test_a_shipped_configuration_goes_by_name_from_anywhere(tmp_path: Path, monkeypatch, repo: Path) -> None:
@@ -155,3 +166,12 @@ def test_a_shipped_configuration_goes_by_name_from_anywhere(tmp_path: Path, monk
             shipped.find(name)
     with pytest.raises(UserError, match="shipped ones: beta-vae-celeba"):
         shipped.find("x" * 10_000 + "\0")
+
+
+def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_built() -> None:
+    for network in ({"kind": "conv"}, {"kind": "mlp"}, {"kind": "conv", "dim": 10**6}):
+        config = load({"model": {"z_dim": 10**10, "network": network}})
+        began = time.process_time()
+        with pytest.raises(UserError, match=r"^model: its weights take [\d,.]+ GiB and [\d,.]+ GiB of memory are free"):
+            build_model(config, (1, 16, 16))
+        assert time.process_time() - began < 2

@@ -1,10 +1,12 @@
 """A complete configuration -> the parts that it names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
+from vaes import memory
 from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
 from vaes.config.resolve import Config, data_options
 from vaes.config.schema import keys
@@ -36,10 +38,15 @@ def build_model(config: Config, image_shape: tuple[int, int, int]) -> VAE:
     )
     network, options = NETWORKS[section["network"]["kind"]], _options(section["network"])
     output_shape = (likelihood.channels(image_shape[0]), *image_shape[1:])
+
+    def pair() -> tuple[nn.Module, nn.Module]:
+        encoder = _call("model.network", network.encoder, image_shape, section["z_dim"], posterior.heads, **options)
+        return encoder, _call("model.network", network.decoder, section["z_dim"], output_shape, **options)
+
+    _refuse_too_large(pair)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = _call("model.network", network.encoder, image_shape, section["z_dim"], posterior.heads, **options)
-        decoder = _call("model.network", network.decoder, section["z_dim"], output_shape, **options)
+        encoder, decoder = pair()
     return _call("model", VAE, encoder, decoder, posterior, prior, likelihood, value_range=section["value_range"])
 
 
@@ -61,6 +68,25 @@ def build_settings(config: Config) -> Settings:
     options = dict(config.train)
     options["lr"] = _schedule("train.lr", options["lr"], options["n_steps"])
     return _call("train", Settings, **options)
+
+
+def _refuse_too_large(pair: Callable[[], tuple[nn.Module, nn.Module]]) -> None:
+    """Count the parameters of a pair of networks before any memory is asked for them."""
+    try:
+        with torch.device("meta"):
+            networks = pair()
+    except UserError:
+        raise
+    except (
+        Exception
+    ):  # a network of one's own that cannot be built without memory: built as it is, it says what is wrong
+        return
+    size = sum(p.numel() * p.element_size() for network in networks for p in network.parameters())
+    if size > (free := memory.available()):
+        raise UserError(
+            f"model: its weights take {size / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB of memory are free; choose a "
+            "smaller model.z_dim or model.network"
+        )
 
 
 def _try_out(weighting: Weighting, n_steps: int) -> None:

@@ -12,16 +12,17 @@ from typing import Any
 
 import yaml
 
-from vaes.config.load import DEFAULTS, load
+from vaes import shipped
+from vaes.config.load import DEFAULTS, load, read_file
 from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
 from vaes.config.resolve import DEFAULT_KINDS, Config, data_options, model_options, top_options
-from vaes.config.schema import describe, keys
+from vaes.config.schema import describe, keys, unknown
 from vaes.errors import UserError
 from vaes.keys import FILE, Group, Key
 from vaes.methods import METHODS
 from vaes.train.settings import Settings
 
-__all__ = ["as_json", "document", "meanings", "starting_point"]
+__all__ = ["as_json", "document", "listing", "meanings", "starting_point"]
 
 
 def document() -> list[Group]:
@@ -33,7 +34,7 @@ def document() -> list[Group]:
         *_kinds("data", SOURCES),
         _group("data", data_options, about="with every kind"),
         _group("model", model_options),
-        *_kinds("model.network", networks),
+        *_kinds("model.network", networks, about=inspect.getmodule),
         *_kinds("model.likelihood", LIKELIHOODS),
         *_objectives(),
         _group("train", Settings),
@@ -41,14 +42,16 @@ def document() -> list[Group]:
     ]
 
 
-def _kinds(section: str, registry: Mapping[str, Callable[..., Any]]) -> Iterator[Group]:
+def _kinds(
+    section: str, registry: Mapping[str, Callable[..., Any]], about: Callable[[Any], Any] = lambda part: part
+) -> Iterator[Group]:
     default = DEFAULT_KINDS.get(section)
     kind = Key(
         f"{section}.kind", f"one of {', '.join(registry)}", default, "which of the kinds below; each has its keys"
     )
     yield Group(section, "", "", (kind,))
     for name, part in registry.items():
-        yield _group(section, part, choice=f"{section}.kind {name}", about=_first_sentence(part))
+        yield _group(section, part, choice=f"{section}.kind {name}", about=_first_sentence(about(part)))
 
 
 def _objectives() -> Iterator[Group]:
@@ -98,7 +101,7 @@ def meanings(part: Callable[..., Any]) -> dict[str, str]:
     return {name: _without_markup(text) for name, text in found.items()}
 
 
-def _first_sentence(part: Callable[..., Any]) -> str:
+def _first_sentence(part: object) -> str:
     text = " ".join((inspect.getdoc(part) or "").partition("\n\n")[0].split())
     return _without_markup(re.split(r"(?<=\w)[.:] ", f"{text} ")[0].strip().removesuffix("."))
 
@@ -107,16 +110,36 @@ def _without_markup(text: str) -> str:
     return re.sub(r":\w+:`~?([^`]*)`", r"\1", text).replace("`", "")
 
 
-def starting_point(method: str) -> str:
-    """A complete configuration of a method as YAML with a comment a key, on the images that need no files.
+def listing() -> str:
+    """What ``vaes config`` can print: methods and shipped configurations, a line each."""
+    methods = {name: f"{row.title}: {row.loss}" for name, row in METHODS.items()}
+    lines = ["methods (vaes config METHOD > my.yaml; vaes train -c my.yaml):", *_listed(methods), ""]
+    return "\n".join([*lines, "shipped configurations (vaes train -c NAME):", *_listed(shipped.names())])
+
+
+def _listed(said: Mapping[str, str]) -> Iterator[str]:
+    for name, text in said.items():
+        yield from textwrap.wrap(f"{name:<17} {text}", 79, initial_indent="  ", subsequent_indent=" " * 20)
+
+
+def starting_point(name: str) -> str:
+    """A complete configuration as YAML with a comment a key: of a method, on the images that need no files, or a
+    shipped one.
 
     Raises:
-        UserError: there is no such method.
+        UserError: there is neither.
     """
-    config = load({**DEFAULTS, "method": method})
-    row = METHODS[method]
-    head = f"# {row.title} ({row.source}): {row.loss}\n# Every key is here; what you leave out keeps its default.\n"
-    return head + "".join(_commented(config.to_dict(), "", _comments(config)))
+    if name not in METHODS and name not in shipped.names():
+        raise unknown(f"{name}: neither a method nor a shipped configuration", name, [*METHODS, *shipped.names()])
+    raw = {**DEFAULTS, "method": name} if name in METHODS else read_file(shipped.find(name))
+    config = load(raw)
+    row = METHODS[config.method]
+    said = textwrap.wrap(f"{row.title} ({row.source}): {row.loss}", 96)
+    head = "".join(f"# {line}\n" for line in [*said, "Every key is here; what is left out keeps its default."])
+    values = config.to_dict()
+    if "root" in raw["data"]:  # as it was said, not made absolute here
+        values["data"]["root"] = raw["data"]["root"]
+    return head + "".join(_commented(values, "", _comments(config)))
 
 
 def _comments(config: Config) -> dict[str, str]:
