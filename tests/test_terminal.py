@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vaes import terminal
 from vaes.cli import guarded
 from vaes.errors import UserError
+from vaes.files import write_atomic
 
 PRINTS = """
 import sys
@@ -169,3 +170,15 @@ def test_an_error_without_a_path_says_what_was_done(capsys: pytest.CaptureFixtur
 
     assert guarded(full) == 2
     assert "make room on that disk" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_named_with_the_file_that_was_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(path: Path) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    assert guarded(lambda: write_atomic(tmp_path / "x.json", write)) == 2
+    assert f"error: {tmp_path / 'x.json'}: No space left on device; make room" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -75,6 +75,9 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:  # one of writing, a full disk's, carries no name
+        error.filename = path if error.filename in (None, str(temporary)) else error.filename
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
