@@ -23,16 +23,19 @@ class Screen(Listener):
     A line that cannot be written (the terminal is gone, the disk is full) is dropped: it never ends a training.
     """
 
+    _bar: "tqdm[None] | None" = None
+
     def start(self, training: "Training") -> None:
         """Begin the bar."""
         total, done = training.settings.n_steps, training.state.step
-        self._bar: tqdm[None] = tqdm(
+        self._bar = tqdm(
             total=total, initial=done, unit="step", dynamic_ncols=True, mininterval=0.5,
             file=Unbreakable(sys.stderr), disable=not _is_terminal(),
         )  # fmt: skip
 
     def stepped(self, training: "Training", step: int) -> None:
         """Move the bar."""
+        assert self._bar is not None
         self._bar.update(1)
 
     def metrics(self, training: "Training", step: int, split: str, values: Mapping[str, float]) -> None:
@@ -48,11 +51,12 @@ class Screen(Listener):
 
     def end(self, training: "Training") -> None:
         """Finish the bar."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def _write(self, head: str, terms: list[str]) -> None:
         text = "  ".join([*([head] if head else []), *terms])
-        if not self._bar.disable:
+        if self._bar is not None and not self._bar.disable:
             # A term and its number stay together.
             kept = [term.replace(" ", "\u00a0") if head else term for term in terms]
             width = max(40, shutil.get_terminal_size().columns - 1)
