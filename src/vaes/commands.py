@@ -128,7 +128,7 @@ def run_sample(
     for remark in drawn.remarks:
         note(f"note: {remark}")
     singles = f"{len(drawn.paths) - 1} pictures and " if len(drawn.paths) > 1 else ""
-    say(f"{singles}{escape(drawn.paths[-1])} ({run.which})")
+    say(f"{singles}{_near(drawn.paths[-1])} ({run.which})")
 
 
 def run_evaluate(
@@ -159,7 +159,7 @@ def run_evaluate(
         outliers=_outliers(run, of_outliers) if of_outliers else None, budget=budget,
     )  # fmt: skip
     say(report.table(found.groups))
-    say(f"checkpoint: {run.which}\ndefinitions, seeds and all: {escape(home / report.FILE)}")
+    say(f"checkpoint: {run.which}\ndefinitions, seeds and all: {_near(home / report.FILE)}")
 
 
 def run_encode(
@@ -259,6 +259,12 @@ def _data(run: Run) -> Any:
     for text in (*splits.report.warnings, *run.notes):
         note(f"note: {text}")
     return splits
+
+
+def _near(path: Path) -> str:
+    """A path as seen from where the user is."""
+    here = Path.cwd()
+    return escape(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _outliers(run: Run, arguments: Sequence[str]) -> ImageSet:

@@ -39,6 +39,10 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+UMASK = os.umask(0)
+"""What this process keeps from others in the files that it makes."""
+os.umask(UMASK)
+
 
 @contextmanager
 def locked(path: Path, *, timeout: float = 60, taken: str = "") -> Iterator[None]:
@@ -72,6 +76,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
+        temporary.chmod(0o666 & ~UMASK)  # some libraries write for their owner alone
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from vaes import __version__
+from vaes import __version__, files
 from vaes import config as configuration
 from vaes.data import Splits
 from vaes.data.identity import Identity, identify
@@ -129,7 +129,7 @@ class Provenance(Listener):
             },
             "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        self._identity.write(training.folder / FILE)
+        files.write_atomic(training.folder / FILE, self._identity.write)
         add_segment(training.folder, segment)
 
 
