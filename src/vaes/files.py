@@ -121,8 +121,8 @@ def refuse_links(folder: Path, names: Iterable[str], below: Iterable[str] = ()) 
     for path in candidates:
         if path.is_symlink():
             raise UserError(
-                f"{path}: is a symbolic link, and what it leads to is not this run's to write or delete; put the file or "
-                "folder itself there, or remove the link"
+                f"{path}: is a symbolic link, and what it leads to is not this run's to write or delete; put the "
+                "file or folder itself there, or remove the link"
             )
 
 

@@ -23,8 +23,10 @@ WRITTEN = (
 )  # fmt: skip
 """What a training writes into a run folder."""
 
-LEFTOVER = re.compile(r"\.(config\.yaml|metrics\.jsonl?|metrics\.txt|data\.safetensors)\.\d+\.tmp")
-"""What a training that was killed may leave in it, beside the lock."""
+LEFTOVER = re.compile(
+    r"\.(config\.yaml|history\.jsonl|metrics\.jsonl?|metrics\.txt|data\.safetensors|step[0-9]{6,18}\.png)\.[0-9]+\.tmp"
+)
+"""What a training that was killed may leave, there and in ``samples``."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ def open_run(run: Path, config: str, *, resume: int | None) -> Iterator[None]:
         refuse_existing(run)
     run.mkdir(parents=True, exist_ok=True)
     with locked(run):
-        for leftover in run.iterdir():
+        for leftover in (*run.iterdir(), *(run / "samples").glob(".*")):
             if LEFTOVER.fullmatch(leftover.name):
                 leftover.unlink()
         if resume is None:
