@@ -5,4 +5,4 @@ import sys
 from vaes.cli import guarded, sample
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(lambda: sample(sys.argv[1:], prog="sample.py")))
+    raise SystemExit(guarded(lambda: sample(sys.argv[1:], prog="sample.py", singles=True)))

@@ -92,6 +92,16 @@ def test_no_command_dies_in_the_last_flush(arguments: str, where: str, tmp_path:
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-", "2>&1 >/dev/null | true", "| true"])
+def test_a_training_that_nobody_listens_to_is_saved(where: str, tmp_path: Path) -> None:
+    code = "from vaes.cli import main\nraise SystemExit(main())"
+    options = "-e run --train.n_steps 20 --train.print_freq 1 --train.batch_size 8 --model.network.dim 4"
+    done = shell(f"PROGRAM train {options} {where}", code, tmp_path)
+    assert done.returncode in (0, 141), done.stderr
+    assert (tmp_path / "run/ckpt/step000020/model.safetensors").is_file()
+    assert (tmp_path / "run/metrics.json").is_file()
+
+
 def test_a_closed_standard_error_is_no_place_for_the_next_file(tmp_path: Path) -> None:
     code = """
 import os, sys
@@ -154,14 +164,6 @@ def test_a_message_that_quotes_a_file_is_short(capsys: pytest.CaptureFixture[str
         deep = [deep]
     for value in ("y" * 10_000_000, 10**5000, deep, list(range(10**6)), {"a\n": "\x1b"}):
         assert len(terminal.brief(value)) < 200
-
-
-def test_ctrl_c_speaks_of_checkpoints_in_a_training_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    def command() -> None:
-        raise KeyboardInterrupt
-
-    assert guarded(command) == 130
-    assert capsys.readouterr().err == "stopped\n"
 
 
 def test_an_error_without_a_path_says_what_was_done(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,6 @@ from vaes.config.load import DEFAULTS, load, read_file
 from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
 from vaes.config.resolve import DEFAULT_KINDS, Config, data_options, model_options, top_options
 from vaes.config.schema import describe, keys, unknown
-from vaes.errors import UserError
 from vaes.keys import FILE, Group, Key
 from vaes.methods import METHODS
 from vaes.train.settings import Settings
@@ -183,12 +182,12 @@ def as_json(table: list[Group]) -> str:
 
 
 def main() -> None:
-    """Write the table; a key without its line of meaning is refused."""
+    """Write the table, and name the keys without a line of meaning."""
     table = document()
     silent = [key.name for group in table for key in group.keys if not key.meaning]
     FILE.write_text(as_json(table), encoding="utf-8")
     if silent:
-        raise UserError(f"no meaning in the docstring of: {', '.join(silent)}")
+        raise SystemExit(f"written, but these have no line in the Args: of a docstring: {', '.join(silent)}")
 
 
 if __name__ == "__main__":
