@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 
 from vaes.data import cache
-from vaes.data.cache import RowWriter, cached
+from vaes.data.cache import RowWriter, cache_size, cached, empty_cache
+from vaes.data.temporary import owner, temporary_name
 from vaes.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 1, 3, 4), dtype=np.uint8)
@@ -223,3 +225,151 @@ def test_of_several_processes_at_once_one_builds_where_there_are_locks(folder: P
     assert sorted(found) == ([(True, 0, 0), (True, 0, 0), (True, 1, 0)] if locked else [(True, 1, 1)] * 3)
     assert len(list(folder.iterdir())) == 2
     assert json.loads(next(folder.glob("*.json")).read_text())["shape"] == list(IMAGES.shape)
+
+
+NESTED = "[" * 100_000 + "]" * 100_000
+
+
+def edited(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    """Changes a description, its checksum set right where that is possible."""
+
+    def damage(path: Path) -> None:
+        meta = json.loads(path.read_text())
+        change(meta)
+        path.write_text(json.dumps(meta))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda p: p.write_text(NESTED),
+        lambda p: p.write_text('{"a": ' * 50_000 + "1" + "}" * 50_000),
+        lambda p: p.write_text('{"bytes": ' + "9" * 10_000 + "}"),
+        lambda p: p.write_text('{"bytes": 1e999}'),
+        edited(lambda meta: meta.update(bytes="x")),
+        edited(lambda meta: meta.update(shape=[10**30])),
+        edited(lambda meta: meta.update(info=[])),
+        edited(lambda meta: meta["info"].update(bad=7)),
+        edited(lambda meta: meta.update(crc=None)),
+        edited(lambda meta: meta.update(check=None)),
+    ],
+)
+def test_any_damage_of_a_description_is_built_again(folder: Path, damage) -> None:
+    build = Build()
+    cached("t", {}, build)
+    damage(next(folder.glob("*.json")))
+    assert cached("t", {}, build).info == {"bad": ["x"]}
+    assert build.calls == 2
+
+
+def test_an_entry_that_is_anothers_is_built_again(folder: Path) -> None:
+    def other(writer: RowWriter) -> dict[str, str]:
+        writer.append(255 - IMAGES)
+        return {}
+
+    build = Build()
+    cached("t", {"a": 1}, build)
+    ours = {path.suffix: path for path in folder.iterdir()}
+    cached("t", {"a": 2}, other)
+    for path in set(folder.iterdir()) - set(ours.values()):
+        path.replace(ours[path.suffix])
+    assert np.array_equal(cached("t", {"a": 1}, build).images, IMAGES)
+    assert build.calls == 2
+
+
+def test_a_large_entry_is_checked_by_its_first_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "CHECKED_BYTES", 10)
+    monkeypatch.setattr(cache, "HEAD", 50)  # of 120
+    build = Build()
+    cached("t", {}, build)
+    path = next(folder.glob("*.npy"))
+    for at, calls in ((-1, 1), (-80, 2)):
+        content = bytearray(path.read_bytes())
+        content[at] ^= 1
+        path.write_bytes(content)
+        cached("t", {}, build)
+        assert build.calls == calls
+
+
+def test_size_and_emptying(folder: Path) -> None:
+    assert cache_size() == (folder, 0, 0)
+    cached("t", {"a": 1}, Build())
+    cached("t", {"a": 2}, Build())
+    for name in ("mine.npy", "notes.json", "t-0123.npy"):
+        (folder / name).write_text("a stranger's")
+    found = cache_size()
+    assert found.entries == 2
+    assert found.bytes == sum(path.stat().st_size for path in folder.glob("t-" + "?" * 24 + ".*"))
+    assert empty_cache() == found
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.npy", "notes.json", "t-0123.npy"]
+
+
+HOST = """
+import os, sys, time
+import numpy as np
+from pathlib import Path
+from vaes.data.cache import cached
+folder = Path(sys.argv[1])
+def build(writer):
+    (folder / f"built-{os.getpid()}").touch()
+    writer.append(np.zeros((1, 1, 8, 8), np.uint8))
+    return {}
+assert cached("t", {}, build).images.shape == (1, 1, 8, 8)
+# As a training does, they go on together.
+(folder / f"done-{os.getpid()}").touch()
+while len(list(folder.glob("done-*"))) < int(os.environ["LOCAL_WORLD_SIZE"]):
+    time.sleep(0.05)
+"""
+
+
+def test_off_decodes_once_a_host_and_leaves_nothing(tmp_path: Path) -> None:
+    for name in ("seen", "tmp"):
+        (tmp_path / name).mkdir()
+    env = os.environ | {"VAES_CACHE": "off", "TMPDIR": str(tmp_path / "tmp"), "LOCAL_WORLD_SIZE": "2"}
+    command = [sys.executable, "-c", HOST, str(tmp_path / "seen")]
+    started = [subprocess.Popen(command, env=env | {"LOCAL_RANK": str(rank)}) for rank in range(2)]
+    assert [process.wait(60) for process in started] == [0, 0]
+    assert len(list((tmp_path / "seen").glob("built-*"))) == 1
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def die(folder: Path) -> None:
+    def build(writer: RowWriter) -> dict[str, str]:
+        writer.append(IMAGES)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    cached("t", {}, build)
+
+
+@pytest.mark.parametrize("setting", ["cache", "off"])
+def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path, monkeypatch, setting: str) -> None:
+    place = tmp_path / setting
+    place.mkdir()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(place))
+    monkeypatch.setattr(cache, "_temporary", {})
+    monkeypatch.setenv("VAES_CACHE", "off" if setting == "off" else str(place))
+    process = multiprocessing.get_context("fork").Process(target=die, args=(place,))
+    process.start()
+    process.join()
+    assert list(place.iterdir())
+    alive = place / temporary_name("t")
+    alive.touch()
+    cached("t", {}, Build())
+    left = [path for path in place.iterdir() if path != alive]
+    if setting == "off":
+        assert [path.name.split("-")[3] for path in left] == [str(os.getpid())]
+    else:
+        assert sorted(path.suffix for path in left) == [".json", ".npy"]
+    assert alive.exists()
+
+
+def test_a_folder_that_another_has_laid_out_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("VAES_CACHE", "off")
+    (tmp_path / f"vaes-{os.getuid()}-{owner()}-").symlink_to(tmp_path)
+    monkeypatch.setattr(cache, "_temporary", {})
+    with pytest.raises(UserError, match="belongs to another"):
+        cached("t", {}, Build())

@@ -92,14 +92,14 @@ def range_of(dtype: np.dtype, pieces: Iterable[np.ndarray], given: tuple[float, 
             raise UserError(
                 f"arrays: {what} goes from {low:.6g} to {high:.6g}, outside of data.value_range {list(given)}; widen it"
             )
-        return Range(*given, (f"{dtype} from {given[0]:g} to {given[1]:g} as 256 levels",))
+        return Range(*given, (f"{dtype.name} from {given[0]:g} to {given[1]:g} as 256 levels",))
     if dtype.kind == "f" or low < 0 or high > 65535:
         raise UserError(
-            f"arrays: {what} is {dtype} from {low:.6g} to {high:.6g}; say what is black and what is white by"
+            f"arrays: {what} is {dtype.name} from {low:.6g} to {high:.6g}; say what is black and what is white by"
             f" data.value_range, [{min(0.0, np.floor(low)):g}, {max(1.0, np.ceil(high)):g}] say"
         )
     white = lossless_white(int(high))
-    return Range(0, white, (f"{dtype}, white is {white:,}",))
+    return Range(0, white, (f"{dtype.name}, white is {white:,}",))
 
 
 def hashes(images: np.ndarray) -> np.ndarray:

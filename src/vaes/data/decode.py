@@ -41,6 +41,9 @@ FORMATS = {
 """The formats that are tried, and the suffixes by which a file that cannot be decoded is still known for an image. All
 are rasters that are decoded inside of the process: none has a language (PostScript, PDF, WMF) or starts a program."""
 
+BAND = 512
+"""Rows of a transparent picture that are laid on white at once."""
+
 DEPTHS = (255, 1023, 4095, 16383, 65535)
 
 
@@ -199,11 +202,18 @@ def _flatten(image: Image.Image) -> Image.Image | np.ndarray:
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range no file tells")
     if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        flat = Image.alpha_composite(white, layered).convert("RGB")
-        return flat.convert("L") if _is_grey(image) else flat
+        return _on_white(image)
     return image.convert("L" if _is_grey(image) else "RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    flat = Image.new("L" if _is_grey(image) else "RGB", image.size)
+    # By bands: four copies of a large picture would take gigabytes.
+    for top in range(0, image.height, BAND):
+        band = image.crop((0, top, image.width, min(top + BAND, image.height))).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        flat.paste(Image.alpha_composite(white, band).convert("RGB").convert(flat.mode), (0, top))
+    return flat
 
 
 def _is_grey(image: Image.Image) -> bool:

@@ -27,7 +27,7 @@ CHUNK = 64
 """Images decoded by one call at most: enough to make the calls' cost small, few enough for all threads to end
 together."""
 
-BYTES_A_PIXEL = 12
+BYTES_A_PIXEL = 14
 """What decoding a picture takes at its worst, in memory."""
 
 
@@ -42,6 +42,8 @@ class Wanted(NamedTuple):
     """None where the user has no such choice."""
     box: Box | None = None
     box_of: tuple[int, int] | None = None
+    asked: str = "data.image_size"
+    """What the size comes from, as messages say it."""
 
 
 class Words(NamedTuple):
@@ -157,7 +159,7 @@ def _settle(files: Files, found: Survey, wanted: Wanted) -> tuple[Recipe, Shape,
     """What is the same for all images: channels, size and white; and the names of those of 16 bits."""
     headers = found.headers
     if wanted.box is None:
-        shape = settle(files.label, headers, wanted.size, wanted.fit)
+        shape = settle(files.label, headers, wanted.size, wanted.fit, wanted.asked)
     else:
         assert wanted.size is not None
         shape = Shape(wanted.size, True, (), ())
@@ -166,7 +168,7 @@ def _settle(files: Files, found: Survey, wanted: Wanted) -> tuple[Recipe, Shape,
     deep = [name for name, header in headers.items() if header.deep]
     white = wanted.white or (lossless_white(_brightest(files, deep, headers)) if deep else 255)
     size = shape.size if shape.resized else None
-    recipe = Recipe(channels, size, wanted.fit, white, 255 if deep else white, wanted.box, wanted.box_of)
+    recipe = Recipe(channels, size, wanted.fit, white, 255 if deep or white > 255 else white, wanted.box, wanted.box_of)
     return recipe, shape, deep
 
 

@@ -52,10 +52,10 @@ def folder(
 
     `image_size` is a side, or (height, width), to which images are resized bilinearly with antialiasing; None takes
     them as they are, all of one size. `fit` says what becomes of images of another shape. `channels`: "auto" is 1 if
-    all images are grey, else 3. `white` is the value that becomes white, in files of 16 bits or, where there are none,
-    of 8; None: 255, and of 16-bit files the smallest of 255, 1023, 4095, 16383 and 65535 that no value exceeds. See
-    `decode_image` for transparency and the like. `skip_bad` leaves out images that do not decode. What is decoded is
-    cached.
+    all images are grey, else 3. `white` is the value that becomes white, in files of 16 bits or, where there are none
+    and it is 255 at most, of 8; None is 255, and in files of 16 bits the smallest of 255, 1023, 4095, 16383 and 65535
+    that no value exceeds. See `decode_image` for transparency and the like. `skip_bad` leaves out images that do not
+    decode. What is decoded is cached.
 
     Raises UserError for a missing or empty root, an image that does not decode, sizes that differ, and an archive that
     is damaged or points outside.

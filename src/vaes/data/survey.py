@@ -96,7 +96,9 @@ def _look(files: Files, name: str, expected: bool) -> Header | Bad | None:
         return Bad(reason(error)) if expected else None
 
 
-def settle(root: object, headers: dict[str, Header], size: tuple[int, int] | None, fit: Fit) -> Shape:
+def settle(
+    root: str, headers: dict[str, Header], size: tuple[int, int] | None, fit: Fit, asked: str = "data.image_size"
+) -> Shape:
     """The size of all images: `size`, or the one that all of them have. Raises UserError where they differ without
     `size`, or in aspect from `size` with `fit` refuse."""
     sizes = Counter(header.size for header in headers.values())
@@ -106,7 +108,7 @@ def settle(root: object, headers: dict[str, Header], size: tuple[int, int] | Non
         return Shape(next(iter(sizes)), False, (), ())
     other = {found: n for found, n in sizes.items() if not _same_aspect(found, size)}
     if other and fit == "refuse":
-        raise _misfit(root, headers, sizes, other, size)
+        raise _misfit(root, headers, sizes, other, size, asked)
     if set(sizes) == {size}:
         return Shape(size, False, (), ())
     said, warnings = [_resized(sizes, size)], []
@@ -142,7 +144,7 @@ def _resized(sizes: Counter[tuple[int, int]], size: tuple[int, int]) -> str:
     return f"resized from {of}"
 
 
-def _differ(root: object, headers: dict[str, Header], sizes: Counter[tuple[int, int]]) -> UserError:
+def _differ(root: str, headers: dict[str, Header], sizes: Counter[tuple[int, int]]) -> UserError:
     first = next(iter(headers))
     h, w = headers[first].size
     name, (h2, w2) = next((name, header.size) for name, header in headers.items() if header.size != (h, w))
@@ -154,22 +156,24 @@ def _differ(root: object, headers: dict[str, Header], sizes: Counter[tuple[int, 
 
 
 def _misfit(
-    root: object,
+    root: str,
     headers: dict[str, Header],
     sizes: Counter[tuple[int, int]],
     other: dict[tuple[int, int], int],
     size: tuple[int, int],
+    asked: str,
 ) -> UserError:
     names = [name for name, header in headers.items() if header.size in other]
     h, w = headers[names[0]].size
     common = sizes.most_common(1)[0][0]
     scale = max(size) / max(common)
     keep = [max(1, round(side * scale)) for side in common]
-    keeping = f", or an image_size of their shape ([{keep[0]}, {keep[1]}])" if tuple(keep) != size else ""
+    key = asked.startswith("data.")
+    keeping = f", or {asked} to their shape ([{keep[0]}, {keep[1]}])" if key and tuple(keep) != size else ""
     stretch = max(max(h / size[0] / (w / size[1]), w / size[1] / (h / size[0])) for h, w in other)
     return UserError(
-        f"{root}: {len(names):,} of {len(headers):,} images have not the shape of data.image_size {size[0]} x"
-        f" {size[1]} ({names[0]} is {h} x {w} high and wide); set data.fit: crop (their middle{_lost(other, size)}),"
+        f"{root}: {len(names):,} of {len(headers):,} images have not the shape of {asked} {size[0]} x {size[1]}"
+        f" ({names[0]} is {h} x {w} high and wide); set data.fit: crop (their middle{_lost(other, size)}),"
         f" pad (black borders), stretch (distorts up to {stretch:.2g} to 1){keeping}"
     )
 
