@@ -131,6 +131,8 @@ def test_what_cannot_be_encoded_is_a_sentence():
         encode(model, TensorSet(pictures(2)[:0]))
     with pytest.raises(UserError, match="batch_size: 0"):
         encode(model, TensorSet(pictures(2)), batch_size=0)
+    with pytest.raises(UserError, match="seed: -1"):
+        encode(model, TensorSet(pictures(2)), seed=-1)
     torch.nn.init.constant_(next(model.encoder.parameters()), float("nan"))
     with pytest.raises(UserError, match="2 of 2 images is not finite"):
         encode(model, TensorSet(pictures(2)))
@@ -142,7 +144,7 @@ ODD = ['a "b", c.png', "line\nbreak\r\nand\rmore", "=1+1", "ü 猫 \u202e", "byt
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("point", [True, False])
 def test_tables_hold_every_name_and_number(kind, point, tmp_path):
-    codes, path = codes_of(ODD, ODD, point=point), tmp_path / f"codes{kind}"
+    codes, path = codes_of(ODD, ODD, point=point), tmp_path / f"co\udcff\ndes{kind}"
     write(codes, path)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     table = load(path)
@@ -197,6 +199,7 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
         ("codes", "give a name that ends in one of them"),
         ("folder.csv", "is a folder"),
         ("file/codes.csv", "cannot be written"),
+        ("n" * 249 + ".csv", r"cannot be written \(File name too long"),
     ):
         with pytest.raises(UserError, match=message):
             check_output(tmp_path / name)
