@@ -164,7 +164,7 @@ def load(path: Path) -> dict:
     if path.suffix == ".npz":
         return dict(np.load(path))
     if path.suffix == ".parquet":
-        columns = pytest.importorskip("pyarrow.parquet").read_table(path).to_pydict()
+        columns = pytest.importorskip("pyarrow.parquet").read_table(path.open("rb")).to_pydict()
         return {k: np.array(v, dtype=np.float32 if k[:4] not in ("path", "labe") else None) for k, v in columns.items()}
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)

@@ -172,7 +172,7 @@ def _refuse_non_finite(codes: Codes, bounded: bool) -> None:
     numbers = [codes.mean, codes.distortion[:, None], codes.score[:, None]]
     numbers += [] if codes.logvar is None else [codes.logvar]
     numbers += [codes.rate[:, None]] if bounded else []
-    bad: NDArray[np.bool_] = ~np.isfinite(np.concatenate(numbers, 1)).all(axis=1, keepdims=True)[:, 0]
+    bad = np.asarray(~np.isfinite(np.concatenate(numbers, 1)).all(1))
     if bad.any():
         raise UserError(
             f"what the model says of {bad.sum():,} of {len(bad):,} images is not finite (the first is "
