@@ -213,7 +213,7 @@ CSVS = {
     "path,x\na,1\n": r"no columns z0, z1, ... \(its columns: 'path', 'x'\)",
     "": "no columns z0",
     "z0,z2\n1,2\n": "z1 is missing",
-    "z0,z0,z1\n1,2,3\n": "z2 is missing|z0 is there twice",
+    "z0,z0,z1\n1,2,3\n": "z0 is there twice",
     "z0,z1\n": "columns and no rows",
     "z0,z1\n1,2\n3\n": "line 3 has 1 cells where the first has 2",
     "z0\n1\nx\n": "line 3: could not convert string to float: 'x'",

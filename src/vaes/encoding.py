@@ -9,7 +9,8 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -310,14 +311,14 @@ def read_codes(path: Path) -> Tensor:
     return codes
 
 
-def _order(names: list[str], path: Path) -> list[str]:
+def _order(names: Sequence[str], path: Path) -> list[str]:
     """z0, z1, ... as far as they go."""
-    found = [name for name in names if re.fullmatch(r"z(0|[1-9][0-9]{0,6})", name)]
+    found = Counter(name for name in names if re.fullmatch(r"z(0|[1-9][0-9]{0,6})", name))
     if not found:
         said = ", ".join(map(repr, names[:5])) or "none"
         raise UserError(f"{path}: has no columns z0, z1, ... (its columns: {said[:200]}{', ...' if names[5:] else ''})")
-    wanted = [f"z{i}" for i in range(len(found))]
-    wrong = [name for name in wanted if found.count(name) != 1]
+    wanted = [f"z{i}" for i in range(found.total())]
+    wrong = [name for name in wanted if found[name] != 1]
     if wrong:
         fault = "there twice" if wrong[0] in found else "missing"
         raise UserError(f"{path}: of its columns z0, z1, ... {wrong[0]} is {fault}")
@@ -328,7 +329,8 @@ def _read_csv(path: Path) -> Tensor:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file)
         header = next(rows, [])
-        places = [header.index(name) for name in _order(header, path)]
+        at = {name: i for i, name in enumerate(header)}
+        places = [at[name] for name in _order(header, path)]
         numbers = array.array("f")
         for row in _whole_rows(rows, len(header), path):
             try:
