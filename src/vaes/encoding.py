@@ -5,10 +5,12 @@ import array
 import csv
 import hashlib
 import importlib.util
+import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,8 +83,9 @@ def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256
     Raises:
         UserError: there are no images, they are of another shape, or what the model says of them is not finite.
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size: {batch_size} is not right; it must be at least 1")
+    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if value < least:
+            raise UserError(f"{name}: {value} is not right; it must be at least {least}")
     if not len(images):
         raise UserError("there are no images to encode")
     like = next(model.parameters())
@@ -100,7 +103,7 @@ def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256
     names = np.array([str(i) for i in range(len(images))] if paths is None else list(paths), dtype=np.str_)
     columns: list[Any] = [None if c[0] is None else np.concatenate(c) for c in zip(*parts, strict=True)]
     codes = Codes(names, _labels(images), *columns)
-    _refuse_non_finite(codes)
+    _refuse_non_finite(codes, bounded=draws > 0)
     return codes
 
 
@@ -166,11 +169,11 @@ def _labels(images: ImageSet) -> NDArray[np.str_]:
     return np.array([names[k] if 0 <= k < len(names) else str(k) for k in labels.tolist()], dtype=np.str_)
 
 
-def _refuse_non_finite(codes: Codes) -> None:
-    bad = ~np.isfinite(codes.mean).all(1) | ~np.isfinite(codes.distortion) | ~np.isfinite(codes.score)
-    bad |= np.isinf(codes.rate)
-    if codes.logvar is not None:
-        bad |= ~np.isfinite(codes.logvar).all(1) | np.isnan(codes.rate)
+def _refuse_non_finite(codes: Codes, bounded: bool) -> None:
+    numbers = [codes.mean, codes.distortion[:, None], codes.score[:, None]]
+    numbers += [] if codes.logvar is None else [codes.logvar]
+    numbers += [codes.rate[:, None]] if bounded else []
+    bad = np.asarray(~np.isfinite(np.concatenate(numbers, 1)).all(1))
     if bad.any():
         raise UserError(
             f"what the model says of {bad.sum():,} of {len(bad):,} images is not finite (the first is "
@@ -194,6 +197,12 @@ def check_output(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a file")
     files.refuse_unwritable(path.parent)
+    try:
+        path.with_name(f".{path.name}.{os.getpid()}.tmp").lstat()  # as write_atomic calls it for a while
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); give a shorter name") from None
 
 
 def write(codes: Codes, path: Path) -> None:
@@ -302,14 +311,14 @@ def read_codes(path: Path) -> Tensor:
     return codes
 
 
-def _order(names: list[str], path: Path) -> list[str]:
+def _order(names: Sequence[str], path: Path) -> list[str]:
     """z0, z1, ... as far as they go."""
-    found = [name for name in names if re.fullmatch(r"z(0|[1-9][0-9]{0,6})", name)]
+    found = Counter(name for name in names if re.fullmatch(r"z(0|[1-9][0-9]{0,6})", name))
     if not found:
         said = ", ".join(map(repr, names[:5])) or "none"
         raise UserError(f"{path}: has no columns z0, z1, ... (its columns: {said[:200]}{', ...' if names[5:] else ''})")
-    wanted = [f"z{i}" for i in range(len(found))]
-    wrong = [name for name in wanted if found.count(name) != 1]
+    wanted = [f"z{i}" for i in range(found.total())]
+    wrong = [name for name in wanted if found[name] != 1]
     if wrong:
         fault = "there twice" if wrong[0] in found else "missing"
         raise UserError(f"{path}: of its columns z0, z1, ... {wrong[0]} is {fault}")
@@ -320,7 +329,8 @@ def _read_csv(path: Path) -> Tensor:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file)
         header = next(rows, [])
-        places = [header.index(name) for name in _order(header, path)]
+        at = {name: i for i, name in enumerate(header)}
+        places = [at[name] for name in _order(header, path)]
         numbers = array.array("f")
         for row in _whole_rows(rows, len(header), path):
             try:
@@ -354,7 +364,7 @@ def _read_parquet(path: Path) -> Tensor:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as opened, pyarrow.parquet.ParquetFile(opened) as file:
             names = _order(file.schema_arrow.names, path)
             if file.metadata.num_rows * len(names) * 4 > available() // 4:
                 raise UserError(f"{path}: holds {file.metadata.num_rows:,} rows, too many for the memory that is free")

@@ -158,8 +158,10 @@ def given_codes(model: VAE, options: Options) -> Tensor:
         UserError: there are none, of another D, or not finite.
     """
     codes = options.codes
-    if codes is None or codes.ndim != 2 or not len(codes):
+    if codes is None or not codes.numel():
         raise UserError("--mode decode draws given codes and there are none: give --codes FILE or --z 0,1")
+    if codes.ndim != 2:
+        raise UserError(f"codes are (N, {model.z_dim}), a row each; got the shape {tuple(codes.shape)}")
     if codes.shape[1] != model.z_dim:
         raise UserError(f"the codes given have {codes.shape[1]} numbers each, and this model's z_dim is {model.z_dim}")
     codes = codes.detach().float().cpu()
