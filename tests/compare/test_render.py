@@ -134,7 +134,7 @@ def test_markdown_is_a_table_whose_cells_are_not_cut(columns: list[Column]) -> N
     lines = render(columns, "markdown").splitlines()
     body = [line for line in lines if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in body} == {13}
-    assert r"run\_0&50%\|\#0" in body[0]
+    assert r"run\_0\&50%\|\#0" in body[0]
     assert "**5.00 ± 0.20**" in next(line for line in body if line.startswith("| elbo"))
 
 

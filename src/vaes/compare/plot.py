@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from vaes import files
 from vaes.compare.pool import Cell, Column, Key
@@ -56,8 +58,7 @@ def rate_distortion(columns: Sequence[Column], path: Path) -> list[str]:
                 alpha=0.6,
                 zorder=2,
             )
-    for point, colour in zip(points, colours, strict=True):
-        _draw(axes, point, colour)
+    labels = [_draw(axes, point, colour) for point, colour in zip(points, colours, strict=True)]
     axes.set_xlabel("rate  KL(q(z|x) || p(z)), nats per image", color=INK)
     axes.set_ylabel("distortion  -E log p(x|z), nats per image", color=INK)
     pooled = {len(p.column.runs) > 1 for p in points}
@@ -68,6 +69,8 @@ def rate_distortion(columns: Sequence[Column], path: Path) -> list[str]:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(RULE)
+    canvas.draw()
+    _set_apart(axes, labels)
     files.write_atomic(path, lambda temporary: canvas.print_png(str(temporary)))
     return [point.column.label for point in points]
 
@@ -98,17 +101,34 @@ def _colours(points: Sequence[_Point]) -> list[tuple[float, float, float, float]
     return [ramp(0.08 + 0.74 * ranks[p.beta] / last) if p.beta is not None else (0.38, 0.39, 0.43, 1.0) for p in points]
 
 
-def _draw(axes: Axes, point: _Point, colour: tuple[float, float, float, float]) -> None:
+def _draw(axes: Axes, point: _Point, colour: tuple[float, float, float, float]) -> Annotation:
     x, y = point.rate, point.distortion
     axes.errorbar(
         x.value, y.value, xerr=_reach(x), yerr=_reach(y), fmt="o", ms=8, color=colour, mec="white", mew=1.2,
         elinewidth=1.4, capsize=0, zorder=3,
     )  # fmt: skip
     beta = f"   β = {point.beta:g}" if point.beta is not None else ""
-    axes.annotate(
+    return axes.annotate(
         f"{point.column.label}{beta}", (x.value, y.value), xytext=(8, 8), textcoords="offset points", color=INK,
         fontsize=9, zorder=4, path_effects=HALO, parse_math=False,
     )  # fmt: skip
+
+
+def _set_apart(axes: Axes, labels: Sequence[Annotation]) -> None:
+    """Put each label on the first side of its point where it meets no other label and no other point."""
+    points = [axes.transData.transform(label.xy) for label in labels]
+    taken: list[Bbox] = []
+    for label, own in zip(labels, points, strict=True):
+        others = [Bbox.from_extents(*(point - 6), *(point + 6)) for point in points if point is not own]
+        sides = [(8, 8), (8, -8), (-8, 8), (-8, -8)]
+        for right, up in [*sides, sides[0]]:  # where there is no room, the first
+            label.set_position((right, up))
+            label.set_horizontalalignment("left" if right > 0 else "right")
+            label.set_verticalalignment("bottom" if up > 0 else "top")
+            box = label.get_window_extent()
+            if axes.bbox.x0 < box.x0 and not any(box.overlaps(other) for other in (*taken, *others)):
+                break
+        taken.append(box)
 
 
 def _reach(cell: Cell) -> list[list[float]] | None:

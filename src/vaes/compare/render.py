@@ -197,7 +197,7 @@ def _piped(cells: Sequence[str]) -> str:
 
 
 def _in_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", text)
 
 
 def _latex(columns: Sequence[Column], found: Sequence[Row]) -> str:

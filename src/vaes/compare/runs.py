@@ -147,7 +147,7 @@ def _refuse_copies(found: Sequence[_Found]) -> None:
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """The fewest last parts of each path that no other folder shares."""
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [Path(os.path.abspath(folder)).parts for folder in folders]  # a link goes by its own name
     names = []
     for own in parts:
         others = [other for other in parts if other != own]
