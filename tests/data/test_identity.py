@@ -78,6 +78,8 @@ def test_every_source_has_one(tmp_path: Path) -> None:
         == "train and valid and test: other images altogether"
     )
     assert drawn.difference(identify(sprites(image_size=32))) is not None
+    few = sprites(image_size=8, n_train=50, n_valid=10, n_test=10)
+    assert identify(binarize(few, "static")).definitions == identify(few).definitions
     drawn.write(tmp_path / "x")
     assert Identity.read(tmp_path / "x").fingerprints == drawn.fingerprints
     assert drawn.difference(known) is not None

@@ -53,7 +53,7 @@ def test_the_sentence(tmp_path: Path) -> None:
         "30 images 4x6 grey: 24 train, 2 valid, 4 test (held out by content); no labels;"
         f" {4 if heic else 3} files skipped (.txt 2, {heic}.mov 1)"
     )
-    assert found.warnings == (("1 HEIC files were skipped; to read them: pip install pillow-heif",) if heic else ())
+    assert found.warnings == (("HEIC files were skipped; to read 1 HEIC: pip install pillow-heif",) if heic else ())
 
 
 def test_files_are_tried_by_content(tmp_path: Path) -> None:

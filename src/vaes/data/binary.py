@@ -42,7 +42,7 @@ class BinarySet(ImageSet):
     def __init__(self, grey: ImageSet, seed: int, part: int, rows: Tensor | None = None) -> None:
         notes = grey.notes if rows is None else grey.notes.take(rows)
         super().__init__(grey.shape, grey.device, grey.index_device, notes)
-        self.ahead, self.definition = grey.ahead, grey.definition if rows is None else None
+        self.ahead = grey.ahead
         self._grey, self._seed, self._part = grey, seed, part
         self._rows = None if rows is None else rows.to(grey.index_device)
 
@@ -54,6 +54,10 @@ class BinarySet(ImageSet):
         index = index.to(self.index_device)
         rows = index if self._rows is None else self._rows[index]
         return coin(self._grey.read(rows), rows, self._seed, Use.STATIC, self._part)
+
+    def definition(self) -> str | None:
+        """That of the grey images."""
+        return self._grey.definition() if self._rows is None else None
 
     def to(self, device: torch.device | str) -> "BinarySet":
         """The same images, read on `device`."""

@@ -13,7 +13,7 @@ from vaes.data.parallel import in_order, memory_limit
 from vaes.data.picture_files import Files, suffix
 from vaes.data.progress import tell
 from vaes.data.resize import Box
-from vaes.data.roots import no_images
+from vaes.data.roots import heif_advice, no_images
 from vaes.data.splits import some
 from vaes.data.survey import Bad, Shape, Survey, reason, settle, survey
 from vaes.errors import UserError
@@ -123,9 +123,8 @@ def decisions(info: dict[str, Any]) -> Words:
             said.append(f"{info[key]:,} {text}")
     if info["skipped"]:
         said.append(_skipped(info["skipped"]))
-        lacking = sum(info["skipped"].get(end, 0) for end in (".heic", ".heif", ".hif"))
-        if lacking:
-            warned.append(f"{lacking:,} HEIC files were skipped; to read them: pip install pillow-heif")
+        if advice := heif_advice(info["skipped"]):
+            warned.append(f"HEIC files were skipped{advice}")
     if info["bad"]:
         said.append(f"{len(info['bad']):,} that cannot be decoded left out")
         name, why = next(iter(info["bad"].items()))

@@ -83,7 +83,7 @@ def identify(splits: Splits) -> Identity:
     """The identity of a source: from the hashes that it took of its files, or of the images themselves where it has
     none; sets that are drawn and not stored are known by what defines them."""
     parts = dict(zip(SPLITS, splits, strict=True))
-    definitions = {name: None if x.notes.hashes is not None else x.definition for name, x in parts.items()}
+    definitions = {name: None if x.notes.hashes is not None else x.definition() for name, x in parts.items()}
     hashes = {name: _hashes(x) if definitions[name] is None else None for name, x in parts.items()}
     return Identity(hashes, definitions)
 

@@ -59,8 +59,6 @@ class ImageSet(abc.ABC):
     redrawn: "ImageSet | None" = None
     """The grey images from which training draws new black and white ones at every step; None where it takes what `read`
     gives."""
-    definition: str | None = None
-    """What tells a set that is drawn and not stored from any other; None where the images themselves do."""
 
     def __init__(
         self, shape: tuple[int, int, int], device: torch.device, index_device: torch.device, notes: Annotations
@@ -88,6 +86,10 @@ class ImageSet(abc.ABC):
     @abc.abstractmethod
     def read(self, index: Tensor) -> Tensor:
         """The images at `index` (B,) int64, as (B, C, H, W) uint8 on `device`."""
+
+    def definition(self) -> str | None:
+        """What tells a set that is drawn and not stored from any other; None where the images themselves do."""
+        return None
 
     @abc.abstractmethod
     def to(self, device: torch.device | str) -> "ImageSet":

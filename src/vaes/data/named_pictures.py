@@ -8,7 +8,7 @@ from typing import IO, Any
 import torch
 
 from vaes.data.cache import RowWriter, cached
-from vaes.data.decode import Channels, Fit, image_suffixes
+from vaes.data.decode import Channels, Fit, formats, image_suffixes
 from vaes.data.decoding import Wanted, decisions, decode_all
 from vaes.data.images import Annotations, ImageSet, image_set
 from vaes.data.picture_files import Files, digest, stamp, suffix
@@ -52,7 +52,7 @@ def pictures(
             together.begin()
             return decode_all(together, list(together.sizes), wanted, writer)
 
-        decoded = cached("pictures", {"files": together.fingerprint, "wanted": wanted}, build)
+        decoded = cached("pictures", {"files": together.fingerprint, "formats": formats(), "wanted": wanted}, build)
     info = decoded.info
     notes = Annotations(paths=tuple(info["kept"]), hashes=torch.tensor(info["hashes"], dtype=torch.int64))
     said, warned, found = decisions(info)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vaes.data.cache import Decoded, RowWriter, cached
-from vaes.data.decode import Channels, Fit
+from vaes.data.decode import Channels, Fit, formats
 from vaes.data.decoding import Wanted, decisions, decode_all
 from vaes.data.held_out import HeldOut, divide
 from vaes.data.images import Annotations, image_set
@@ -109,4 +109,4 @@ def _decoded(files: Files, wanted: Wanted, held_out: HeldOut, check: Callable[[S
         info = decode_all(files, names, wanted, writer, check)
         return {**info, "folders": files.folders}
 
-    return cached("folder", {"files": files.fingerprint, "wanted": wanted, "first": first}, build)
+    return cached("folder", {"files": files.fingerprint, "formats": formats(), "wanted": wanted, "first": first}, build)

@@ -6,12 +6,12 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from vaes.data.decode import image_suffixes, read_header
+from vaes.data.decode import FORMATS, image_suffixes, read_header
 from vaes.data.picture_files import DirectoryFiles, Files, ZipFiles, suffix
 from vaes.data.tar_files import TarFiles, is_tar
 from vaes.errors import UserError
 
-__all__ = ["is_picture", "no_images", "open_files", "regular"]
+__all__ = ["heif_advice", "is_picture", "no_images", "open_files", "regular"]
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 
@@ -74,7 +74,15 @@ def no_images(files: Files, skipped: dict[str, int]) -> UserError:
         )
     found = ", ".join(f"{n:,} {end or 'without a suffix'}" for end, n in Counter(skipped).most_common(5))
     kinds = ", ".join(sorted(image_suffixes()))
-    return UserError(f"data.root: {files.root} holds no images ({kinds}){f'; it has {found}' if found else ''}")
+    return UserError(
+        f"data.root: {files.root} holds no images ({kinds}){f'; it has {found}' if found else ''}{heif_advice(skipped)}"
+    )
+
+
+def heif_advice(skipped: dict[str, int]) -> str:
+    """How to read those of the `skipped` (by suffix) that are HEIC; empty where there are none."""
+    n = sum(skipped.get(end, 0) for end in FORMATS["HEIF"])
+    return f"; to read {n:,} HEIC: pip install pillow-heif" if n else ""
 
 
 def _status(path: Path, key: str) -> os.stat_result:

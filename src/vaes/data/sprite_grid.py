@@ -94,8 +94,6 @@ class SpriteSet(ImageSet):
         super().__init__((1, image_size, image_size), rows.device, rows.device, notes)
         self._rows = rows
         self._antialias = antialias
-        order = rows.cpu().sort().values.numpy().tobytes()
-        self.definition = f"sprites {image_size} {antialias} {hashlib.sha256(order).hexdigest()}"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -104,6 +102,11 @@ class SpriteSet(ImageSet):
         """The sprites at `index` (B,) int64, as (B, 1, S, S) uint8 on the device."""
         rows = self._rows[index.to(self.device, non_blocking=True)]
         return draw(factors_of(rows), self.shape[1], self._antialias)
+
+    def definition(self) -> str:
+        """Which sprites, and how they are drawn."""
+        order = self._rows.cpu().sort().values.numpy().tobytes()
+        return f"sprites {self.shape[1]} {self._antialias} {hashlib.sha256(order).hexdigest()}"
 
     def to(self, device: torch.device | str) -> "SpriteSet":
         """The same sprites, drawn on `device`."""
