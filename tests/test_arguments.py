@@ -22,7 +22,7 @@ SIGNATURES = {
     "run_sample": "where config mode save_dir checkpoint device imports options arguments",
     "run_evaluate": "where only split budget seed features checkpoint device imports output arguments",
     "run_encode": "where paths split output checkpoint device imports batch_size arguments",
-    "run_compare": "runs save_dir format",
+    "run_compare": "runs save_dir format checkpoint",
     "run_config": "name",
     "run_cache": "empty",
 }

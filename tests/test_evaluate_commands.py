@@ -132,8 +132,8 @@ def test_bad_input_is_one_line_with_status_2_and_leaves_nothing(runs: Path, tmp_
         "not evaluated": (["compare", run, bare], f"has not been evaluated; run: vaes evaluate {bare}"),
         "one run": (["compare", run], "two are needed to compare"),
         "same": (["compare", run, runs / "a"], "hold the same weights"),
-        "not a folder": (["compare", run, runs / "b", "--save_dir", tmp_path / "file"], "there is a file of that name"),
-        "leftover": (["compare", run, runs / "b", "--seed", 3], "unrecognized arguments"),
+        "not a folder": (["compare", run, runs / "b", "--save_dir", tmp_path / "file"], "cannot be written"),
+        "leftover": (["compare", run, runs / "b", "--seed", 3], "--seed"),
     }
     before = sorted(tmp_path.rglob("*"))
     for name, (arguments, message) in commands.items():

@@ -145,19 +145,19 @@ def run_evaluate(
     arguments: Sequence[str],
 ) -> None:
     """Compute the metrics of a trained model."""
-    from vaes.evaluate import report
+    from vaes.evaluate import report, runner
 
     _import(imports)
+    groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
+    runner.check(groups, split, runner.Budget(**budget), seed)
     own, of_outliers = _outlier_keys(arguments)
     run = load(where, checkpoint=checkpoint, device=device).elsewhere(own)
-    note(f"evaluating {run.which}")
     home = output or run.folder
-    report.ready(home)
-    _data(run)
     found = run.evaluate(
-        only, split=split, seed=seed, features=features, output=home, progress=True,
+        groups, split=split, seed=seed, features=features, output=home, progress=True,
         outliers=_outliers(run, of_outliers) if of_outliers else None, budget=budget,
     )  # fmt: skip
+    _data(run)
     say(report.table(found.groups))
     say(f"checkpoint: {run.which}\ndefinitions, seeds and all: {_near(home / report.FILE)}")
 

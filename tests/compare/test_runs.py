@@ -38,7 +38,7 @@ def test_a_foreign_name_writes_nothing_of_its_own_on_the_terminal(tmp_path: Path
     for format in compare.FORMATS:
         text = compare.render(columns, format)
         assert all(line.isprintable() for line in text.splitlines()), format
-        assert "a\\x1b[31m\\nerror: b" in text or format in ("markdown", "latex")
+        assert "\\x1b[31m" in text or format in ("markdown", "latex")
     runs[0].joinpath(FILE).unlink()
     with pytest.raises(UserError) as caught:
         read_runs(runs)

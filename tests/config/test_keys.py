@@ -21,7 +21,7 @@ def test_the_table_is_current() -> None:
 
 def test_every_key_has_its_line_of_meaning() -> None:
     silent = [f"{group.choice}: {key.name}" for group in groups() for key in group.keys if not key.meaning]
-    assert [name for name in silent if not name.startswith("data.kind")] == []
+    assert silent == []
 
 
 def test_a_meaning_goes_on_over_lines_and_ends_with_its_section() -> None:
@@ -59,7 +59,10 @@ def test_a_meaning_goes_on_over_lines_and_ends_with_its_section() -> None:
         ({"model": {"hidden": [3]}}, "did you mean model.network.hidden?"),
         ({"objective": {"kernel": "imq"}}, "did you mean objective.mmd.kernel?"),
         ({"tran": {"lr": 3}}, "did you mean train?"),
-        ({"data": {"kind": "digits", "root": "x"}}, "data.root: unknown key: it is a key of data.kind celeba, folder"),
+        (
+            {"data": {"kind": "digits", "root": "x"}},
+            "data.root: unknown key: it is a key of data.kind arrays, celeba, folder",
+        ),
         ({"method": "ae", "objective": {"beta": 3}}, "it is a key of method vae, beta_vae; allowed: "),
         ({"model": {"network": {"kind": "mlp", "dim": 3}}}, "it is a key of model.network.kind conv; allowed"),
         ({"gpu": 1}, "did you mean --device cuda?"),

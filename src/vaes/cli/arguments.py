@@ -372,8 +372,11 @@ def _compare(prog: str = "vaes compare") -> Parser:
         description="Evaluated runs side by side; runs that differ in seed alone are pooled. "
         "Differences are from the first one.",
     )
-    parser.add_argument("runs", nargs="+", type=path, metavar="RUN", help="run folders")
+    parser.add_argument("runs", nargs="+", type=path, metavar="RUN", help="run folders, or a folder of them")
     parser.add_argument("--format", choices=("table", "markdown", "csv", "latex"), default="table")
+    parser.add_argument(
+        "--checkpoint", metavar="best|last|STEP", type=checkpoint, help="of every run (default: see vaes evaluate)"
+    )
     parser.add_argument("--save_dir", type=path, help="where comparison.json and the plot go (default: nowhere)")
     return parser
 
@@ -384,7 +387,7 @@ def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
 
     from vaes.commands import run_compare
 
-    run_compare(found.runs, found.save_dir, found.format)
+    run_compare(found.runs, found.save_dir, found.format, found.checkpoint)
 
 
 def _config() -> Parser:

@@ -150,14 +150,13 @@ def metrics_document(
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
     """The test numbers as people read them: of the last step, and of the best where that is another one."""
-    columns = [(f"step {metrics['step']:,}", metrics["test"])]
-    best = metrics["best"]
+    columns, best, step = [("", metrics["test"])], metrics["best"], f"step {metrics['step']:,}"
+    which = " (last and best)" if best is not None else ""
+    lines = [f"test numbers after {step}{which}, mean over images ± standard error"]
     if best is not None and best["step"] != metrics["step"]:
-        columns = [(f"{columns[0][0]} (last)", metrics["test"]), (f"step {best['step']:,} (best valid)", best["test"])]
-    elif best is not None:
-        columns = [(f"{columns[0][0]} (last and best)", metrics["test"])]
-    lines = ["test numbers, mean over images ± standard error"]
-    lines.append(f"  {'':<12}" + "".join(f"{title:>24}" for title, _ in columns))
+        columns = [(f"{step} (last)", metrics["test"]), (f"step {best['step']:,} (best valid)", best["test"])]
+        lines = ["test numbers, mean over images ± standard error"]
+        lines.append(f"  {'':<12}" + "".join(f"{title:>24}" for title, _ in columns))
     for name, found in metrics["test"].items():
         cells = "".join(f"{_cell(test[name]):>24}" for _, test in columns if name in test)
         lines.append(f"  {name:<12}{cells}  {found['unit']}".rstrip())

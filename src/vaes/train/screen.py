@@ -68,4 +68,7 @@ class Screen(Listener):
 
 
 def _is_terminal() -> bool:
-    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+    try:
+        return Unbreakable(sys.stderr).isatty()
+    except ValueError:  # it was closed
+        return False
