@@ -385,8 +385,13 @@ def test_without_singles_no_more_is_decoded_than_a_sheet_holds(build):
     few, every = sample(model, options), sample(model, options._replace(singles=True))
     assert len(few.singles) == 1024
     assert torch.equal(few.singles, every.singles[:1024])
-    assert few.remarks == ("a sheet holds 1,024 of the 2,000 asked for: --singles writes all",)
+    assert few.remarks == ("a sheet holds 1,024 of 2,000: --singles writes all",)
     assert len(every.singles) == 2000
+    drawn = reconstruct(model, options, TensorSet(torch.zeros(600, 1, 1, 1, dtype=torch.uint8)))
+    assert drawn.remarks == (
+        "600 instead of 2,000: there are no more test images",
+        "a sheet holds 512 of 600: --singles writes all",
+    )
     walk = traverse(model, Options(n_samples=2000, n_traverse=100, traverse_dim=0))
     assert len(walk.singles) == 10
 

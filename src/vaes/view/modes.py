@@ -88,17 +88,18 @@ def interpolate(model: VAE, options: Options, images: ImageSet | None = None, ca
     steps, whose = options.n_interpolate, f"{options.whose} images"
     t = torch.linspace(0, 1, steps)
     inputs: list[Tensor] = []
-    count, remarks = shown(options.n_samples, steps + 2, options)
     with evaluation(model):
         if options.between == "test":
             images = needed(images, "interpolate", model)
             begin, fewer = choose(images, options.n_samples, options)
-            begin, remarks = begin[:count], remarks + fewer
+            count, remarks = shown(len(begin), steps + 2, options)
+            begin, remarks = begin[:count], fewer + remarks
             order = torch.arange(len(images)) if options.whose == "given" else random_index(images, options.seed)
             index = torch.cat([begin, order.roll(-(len(order) // 2))[: len(begin)]])
             ends = encode(model, images, index, options.batch_size).z[0].chunk(2)
             inputs = list(images.read(index.to(images.index_device)).cpu()[:, None].chunk(2))
         else:
+            count, remarks = shown(options.n_samples, steps, options)
             ends = tuple(half[:count] for half in prior_codes(model, 2 * options.n_samples, options.seed).chunk(2))
         between = slerp if options.path == "spherical" else lerp
         codes = between(ends[0][:, None], ends[1][:, None], t[:, None])
@@ -120,9 +121,9 @@ def interpolate(model: VAE, options: Options, images: ImageSet | None = None, ca
 def reconstruct(model: VAE, options: Options, images: ImageSet | None = None, caption: str = "") -> Picture:
     """n_samples images, or as many as there are, each beside the picture of its central code."""
     images = needed(images, "reconstruct", model)
-    count, remarks = shown(options.n_samples, 2, options)
     index, fewer = choose(images, options.n_samples, options)
-    index, remarks = index[:count], remarks + fewer
+    count, remarks = shown(len(index), 2, options)
+    index, remarks = index[:count], fewer + remarks
     with evaluation(model):
         outputs = decode(model, encode(model, images, index, options.batch_size).z[0], options.batch_size)
     pairs = torch.stack([images.read(index.to(images.index_device)).cpu(), outputs], dim=1)

@@ -172,12 +172,12 @@ def given_codes(model: VAE, options: Options) -> Tensor:
 
 
 def shown(asked: int, per_item: int, options: Options) -> tuple[int, tuple[str, ...]]:
-    """How many of the items (rows of `per_item` pictures) asked for to draw, and a remark if that is not all: without
-    single pictures, no more than a sheet holds."""
+    """How many items (rows of `per_item` pictures) to draw of those that there could be, and a remark if that is not
+    all: without single pictures, no more than a sheet holds."""
     room = max(1, MAX_ON_SHEET // per_item)
     if options.singles or asked <= room:
         return asked, ()
-    return room, (f"a sheet holds {room:,} of the {asked:,} asked for: --singles writes all",)
+    return room, (f"a sheet holds {room:,} of {asked:,}: --singles writes all",)
 
 
 def first(pictures: Tensor, per_item: int) -> tuple[Tensor, str]:

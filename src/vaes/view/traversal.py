@@ -71,10 +71,10 @@ def walk(model: VAE, base: Tensor, dims: Tensor, values: Tensor, batch_size: int
 
 def _one_dim(model: VAE, options: Options, dim: int, images: ImageSet | None, caption: str) -> Picture:
     values = _values(options)
-    count, remarks = shown(options.n_samples, len(values), options)
     with evaluation(model):
         base, origin, fewer = _start(model, options, images, options.n_samples)
-        base, remarks = base[:count], remarks + fewer
+        count, remarks = shown(len(base), len(values), options)
+        base, remarks = base[:count], fewer + remarks
         rows = walk(model, base, torch.full((len(base),), dim), values, options.batch_size)
     pictures, note = first(rows, len(values))
     page = row_sheet(
