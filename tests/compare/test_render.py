@@ -173,11 +173,15 @@ def test_training_s_loss_is_shown_where_objectives_agree(tmp_path: Path) -> None
     a = make(tmp_path, "a", [metric("elbo", 1.0)], training=training)
     b = make(tmp_path, "b", [metric("elbo", 1.0)], seed=1, training=training)
     c = make(tmp_path, "c", [metric("elbo", 1.0)], beta=2, training=training)
-    stale = make(tmp_path, "d", [metric("elbo", 1.0)], beta=3, training=training | {"step": 8})
-    found = compare.rows(pool(read_runs([a, b, c, stale])))
+    best = {"best": training, "step": 12, "test": {"loss": {"value": None, "stderr": None, "n": 5}}}
+    d = make(tmp_path, "d", [metric("elbo", 1.0)], beta=2, seed=1, training=best)
+    stale = make(tmp_path, "e", [metric("elbo", 1.0)], beta=3, training=training | {"step": 8})
+    found = compare.rows(pool(read_runs([a, b, c, d, stale])))
     assert [row.name for row in found] == ["elbo", "loss (1)", "loss (2)"]
     assert found[1].cells[0] is not None
     assert found[1].cells[0].runs == 2
+    assert found[2].cells[1] is not None
+    assert (found[2].cells[1].runs, found[2].cells[1].value) == (2, 3.0)
 
 
 def test_the_plot_shows_columns_that_compare_and_the_document_is_json(tmp_path: Path) -> None:

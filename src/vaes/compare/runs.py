@@ -242,9 +242,11 @@ def _training(path: Path, config: Config, evaluation: Evaluation) -> Group | Non
         return None
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        if int(document["step"]) != evaluation.step:
-            return None  # of another checkpoint than the one evaluated
-        numbers = {str(name): dict(found) for name, found in document["test"].items() if name not in _BETTER_KNOWN}
+        sections = [document, document.get("best") or document]  # of the last step, and of the best
+        same = [section for section in sections if int(section["step"]) == evaluation.step]
+        if not same:
+            return None  # of other checkpoints than the one evaluated
+        numbers = {str(name): dict(found) for name, found in same[0]["test"].items() if name not in _BETTER_KNOWN}
         metrics = [_metric(name, found, config) for name, found in numbers.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not what training writes ({type(error).__name__}: {shown(str(error))})") from None
