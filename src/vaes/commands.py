@@ -159,6 +159,8 @@ def run_evaluate(
     )  # fmt: skip
     _data(run)
     say(report.table(found.groups))
+    if bad := report.not_finite(found.groups):
+        raise Stopped(f"error: {', '.join(bad)} came out as no finite number, and went to {report.FILE} as such", 1)
     say(f"checkpoint: {run.which}\ndefinitions, seeds and all: {_near(home / report.FILE)}")
 
 

@@ -20,6 +20,7 @@ from vaes.experiment import Experiment, refuse_difference
 from vaes.model import VAE, evaluation
 from vaes.start import data_notes
 from vaes.train import checkpoint
+from vaes.train.checkpoint import Named
 from vaes.train.folder import history
 from vaes.train.record import read_lines
 from vaes.train.runtime import choose_device
@@ -50,7 +51,7 @@ class Run:
         experiment: what was trained.
         model: in evaluation mode, with the weights that its numbers belong to: the average where there is one.
         step: optimiser steps of these weights.
-        which: which checkpoint they are, in words; ``asked``, by which name it was asked for.
+        which: which checkpoint they are, in words; ``asked``: best, last, or the step.
         weights: their file, which may be gone since.
         sha256: the checksum of that file when it was read.
         folder: the run folder, or the folder that the weights file lies in.
@@ -240,7 +241,7 @@ class Run:
             self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,
             cache=home / "classifier.safetensors" if write else None, outliers=outliers, progress=progress,
         )  # fmt: skip
-        asked = (self.asked,) if self.asked else ()
+        asked = (self.asked,)
         config = self.experiment.to_yaml()
         evaluation = report.Evaluation(self.step, self.sha256, __version__, found, asked, config)
         if write:
@@ -287,7 +288,8 @@ def load(
         UserError: nothing is there, it is damaged, it carries no configuration, or another one than expected.
     """
     target, checkpoint_name = choose_device(device), None if checkpoint is None else str(checkpoint)
-    weights, which, (tensors, metadata, sha256) = _open(Path(path), checkpoint_name)
+    named, (tensors, metadata, sha256) = _open(Path(path), checkpoint_name)
+    weights = named.path
     experiment, shape, step = _experiment(weights, metadata)
     if expected is not None:
         refuse_difference(
@@ -304,17 +306,16 @@ def load(
         experiment,
         model.to(target).eval(),
         step=step,
-        which=which or f"step {step:,}",
-        asked=str(checkpoint_name or ""),
+        which=named.words or f"step {step:,}",
+        asked=named.name or str(step),
         weights=weights,
         sha256=sha256,
         image_shape=shape,
     )
 
 
-def find_weights(path: Path, checkpoint_name: str | None = None) -> tuple[Path, str]:
-    """The weights file that a path stands for: itself, the one in a checkpoint folder, or one of a run folder's; and
-    which that is, in words.
+def find_weights(path: Path, checkpoint_name: str | None = None) -> Named:
+    """The weights file that a path stands for: itself, the one in a checkpoint folder, or one of a run folder's.
 
     Raises:
         UserError: there is none.
@@ -323,22 +324,22 @@ def find_weights(path: Path, checkpoint_name: str | None = None) -> tuple[Path, 
     if home.is_file() or (home / checkpoint.MODEL).is_file():
         if checkpoint_name is not None:
             raise UserError(f"--checkpoint {checkpoint_name}: {path} is one checkpoint; give its run folder to choose")
-        return (home if home.is_file() else home / checkpoint.MODEL), ""
+        return Named(home if home.is_file() else home / checkpoint.MODEL, "", "")
     if (home / "ckpt").is_dir():
-        folder, which = checkpoint.named_folder(home, checkpoint_name)
-        return folder / checkpoint.MODEL, which
+        found = checkpoint.named_folder(home, checkpoint_name)
+        return found._replace(path=found.path / checkpoint.MODEL)
     what = "holds neither model.safetensors nor ckpt/" if home.is_dir() else "does not exist"
     raise UserError(f"{path}: {what}; give a weights file, a checkpoint folder or a run folder")
 
 
-def _open(path: Path, name: str | None) -> tuple[Path, str, tuple[dict[str, Tensor], dict[str, Any], str]]:
+def _open(path: Path, name: str | None) -> tuple[Named, tuple[dict[str, Tensor], dict[str, Any], str]]:
     """Weights, held: a training that goes on beside may delete their file at any moment."""
     for _ in range(20):
-        weights, which = find_weights(path, name)
+        found = find_weights(path, name)
         try:
-            return weights, which, files.hold_tensors(weights)
+            return found, files.hold_tensors(found.path)
         except UserError:
-            if weights.exists():
+            if found.path.exists():
                 raise
     raise UserError(f"{path}: its checkpoints are replaced faster than they can be read; give one by --checkpoint STEP")
 
@@ -369,6 +370,6 @@ def load_weights(model: VAE, path: str | Path) -> VAE:
     Raises:
         UserError: nothing is there, or it does not fit the model.
     """
-    weights, _, (tensors, _, _) = _open(Path(path), None)
-    checkpoint.load_weights(model, tensors, str(weights))
+    named, (tensors, _, _) = _open(Path(path), None)
+    checkpoint.load_weights(model, tensors, str(named.path))
     return model

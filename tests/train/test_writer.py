@@ -16,8 +16,9 @@ from trainings import everything, objective, settings, splits, weighting
 
 from vaes import files
 from vaes.errors import UserError
-from vaes.train import checkpoint
-from vaes.train.loop import _Training, fit
+from vaes.train import checkpoint, loop
+from vaes.train.loop import fit
+from vaes.train.state import TrainState
 from vaes.train.writer import Writer
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
@@ -28,20 +29,20 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, until: int) -> None:
         self.opened, self.waited, self.steps = threading.Event(), False, 0
-        write, step = files.write_tensors, _Training._step
+        write, step = files.write_tensors, loop.advance
 
         def late(*arguments: Any) -> None:
             self.waited |= not self.opened.is_set()
             assert self.opened.wait(60)
             write(*arguments)
 
-        def counted(training: _Training, index: int) -> None:
-            step(training, index)
-            if index + 1 >= until:
+        def counted(state: TrainState, *arguments: Any) -> None:
+            step(state, *arguments)
+            if state.step >= until:
                 self.opened.set()
 
         monkeypatch.setattr(files, "write_tensors", late)
-        monkeypatch.setattr(_Training, "_step", counted)
+        monkeypatch.setattr(loop, "advance", counted)
 
 
 @pytest.fixture
@@ -73,11 +74,12 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_what_is_written_is_t
 
 def test_every_kind_of_tensor_of_a_snapshot_is_a_copy() -> None:
     part = objective()
-    optimizer = torch.optim.Adam(part.parameters(), fused=True)
-    sums = torch.ones(())
+    state = TrainState(part, settings(optimizer="adam", ema=0.5))
+    optimizer, sums = state.optimizer, torch.ones(())
+    state.sums = {"loss": sums}
     sum(p.sum() for p in part.parameters()).backward()
     optimizer.step()
-    taken = checkpoint.snapshot(1, part.model.state_dict(), optimizer, {"sum.loss": sums}, {}, {})
+    taken = state.state_dict({})
     held = {id(tensor): tensor.clone() for tensor in (*taken.weights.values(), *taken.training.values())}
     optimizer.step()
     sums += 1

@@ -1,6 +1,7 @@
 """How a command ends: whatever goes wrong is one line on standard error and an exit status."""
 
 import errno
+import logging
 import os
 import re
 import signal
@@ -28,6 +29,7 @@ def guarded(command: Callable[[], None]) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     keep_freed_memory()
     threading.excepthook = _say_of_thread
+    _show_warnings()
     with terminal.outputs():
         return _status(command)
 
@@ -113,6 +115,19 @@ def rank() -> int:
         if not re.fullmatch(r"-?\d+", text := os.environ.get(name, "0")):
             raise UserError(f"{name}: the environment holds {text!r} where a launcher puts a whole number; unset it")
     return int(os.environ.get("RANK", "0"))
+
+
+class _Warnings(logging.Handler):
+    """Warnings of the library, which prints nothing itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        terminal.note(f"warning: {terminal.line(record.getMessage())}")
+
+
+def _show_warnings() -> None:
+    logger = logging.getLogger("vaes")
+    if not any(isinstance(handler, _Warnings) for handler in logger.handlers):
+        logger.addHandler(_Warnings(logging.WARNING))
 
 
 def _say_of_thread(args: threading.ExceptHookArgs) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "Checkpoint",
     "checkpoints",
     "load_weights",
+    "Named",
     "named_folder",
     "newest_folder",
     "read",
@@ -182,8 +183,18 @@ def newest_folder(run: Path) -> Path:
     raise UserError(f"{run}: no whole checkpoint in {run / 'ckpt'} ({len(folders)} there, all damaged)")
 
 
-def named_folder(run: Path, name: str | None) -> tuple[Path, str]:
-    """The checkpoint of a run that a name stands for, and which one that is, in words.
+class Named(NamedTuple):
+    """The checkpoint that a name stands for."""
+
+    path: Path
+    name: str
+    """``best``, ``last`` or the step."""
+    words: str
+    """Which one it is, for people."""
+
+
+def named_folder(run: Path, name: str | None) -> Named:
+    """The checkpoint of a run that a name stands for.
 
     Args:
         run: the run folder.
@@ -201,27 +212,27 @@ def named_folder(run: Path, name: str | None) -> tuple[Path, str]:
         if folder not in checkpoints(run):
             there = ", ".join(str(step_of(path)) for path in reversed(checkpoints(run))) or "none"
             raise UserError(f"--checkpoint {name}: {run} has no checkpoint of that step; there are {there}")
-        return folder, f"step {int(step):,}, as asked"
+        return Named(folder, str(int(step)), f"step {int(step):,}, as asked")
     newest = newest_folder(run)
     state = verify(newest)
     last = f"the last, step {state['step']:,}"
     best = _best(state)
     if name == "last":
-        return newest, last
+        return Named(newest, "last", last)
     if best is None:
         if name == "best":
             raise UserError(f"--checkpoint best: {run} was not validated (train.eval_freq 0); give last or a step")
-        return newest, f"{last}; there was no validation to choose by"
+        return Named(newest, "last", f"{last}; there was no validation to choose by")
     folder = run / "ckpt" / f"step{best[0]:06d}"
     problem = "it is gone" if folder not in checkpoints(run) else fault(folder)
     if problem is None:
         which = f"the last and the best, step {best[0]:,}," if folder == newest else f"the best, step {best[0]:,}"
         after = "" if folder == newest else f" of {state['step']:,}"
-        return folder, f"{which}{after} by its validation loss, {best[1]:.4g}"
+        return Named(folder, "best", f"{which}{after} by its validation loss, {best[1]:.4g}")
     if name == "best":
         raise UserError(f"--checkpoint best: step {best[0]}: {problem}; give last or a step")
     logger.warning("the best checkpoint, of step %s, cannot be used (%s); the last is taken", best[0], problem)
-    return newest, last
+    return Named(newest, "last", last)
 
 
 def _best(state: dict[str, Any]) -> tuple[int, float] | None:

@@ -147,6 +147,8 @@ class Training:
         if s.compile:
             state.objective.compile(mode="reduce-overhead" if self.runtime.device.type == "cuda" else "default")
         spread = self.runtime.spread(state.objective)
+        if begun and self.runtime.is_main:  # a training that was killed may have left one too many
+            checkpoint.thin_out(self.folder, s.keep, self._best)
         try:
             self._tell("start")
             self.say(self._introduction())
@@ -184,11 +186,15 @@ class Training:
             return
         with self.clock.on("saving"):
             taken = self.state.state_dict({"config": self._config, "image_shape": list(self.splits.train.shape)})
-            best = self.state.best.step if self.state.best else None
             for listener in self.listeners:
                 if isinstance(listener, Record):
                     listener.sync()
+            best = self._best
             self._writer.start(lambda: self._write(taken, best))
+
+    @property
+    def _best(self) -> int | None:
+        return self.state.best.step if self.state.best else None
 
     def _write(self, taken: checkpoint.Checkpoint, best: int | None) -> None:
         checkpoint.write(self.folder, taken)

@@ -152,10 +152,10 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     """The test numbers as people read them: of the last step, and of the best where that is another one."""
     columns, best, step = [("", metrics["test"])], metrics["best"], f"step {metrics['step']:,}"
     which = " (last and best)" if best is not None else ""
-    lines = [f"test numbers after {step}{which}, mean over images ± standard error"]
+    lines = [f"test numbers after {step}{which}, mean over images ± half a 95 % interval"]
     if best is not None and best["step"] != metrics["step"]:
         columns = [(f"{step} (last)", metrics["test"]), (f"step {best['step']:,} (best valid)", best["test"])]
-        lines = ["test numbers, mean over images ± standard error"]
+        lines = ["test numbers, mean over images ± half a 95 % interval"]
         lines.append(f"  {'':<12}" + "".join(f"{title:>24}" for title, _ in columns))
     for name, found in metrics["test"].items():
         cells = "".join(f"{_cell(test[name]):>24}" for _, test in columns if name in test)
@@ -166,4 +166,4 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
 def _cell(found: Mapping[str, Any]) -> str:
     if found["value"] is None:
         return "not finite"
-    return f"{found['value']:.5g}" + (f" ± {found['stderr']:.3g}" if found["stderr"] is not None else "")
+    return f"{found['value']:.5g}" + (f" ± {1.96 * found['stderr']:.3g}" if found["stderr"] is not None else "")
