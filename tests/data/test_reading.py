@@ -2,8 +2,10 @@
 
 import io
 import os
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +122,21 @@ def frames(root: Path) -> Path:
     return root
 
 
+def deep_colour(root: Path) -> Path:
+    """A PNG of 16 bits a channel, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + RNG.integers(0, 65536, (6, 3)).astype(">u2").tobytes() for _ in range(4))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 4, 16, 2, 0, 0, 0))
+    plain(root, 8)
+    (root / "x.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    return root
+
+
 def transparent(root: Path) -> Path:
     plain(root, 8)
     save(root / "t.png", RNG.integers(0, 255, (4, 6, 4), dtype=np.uint8))
@@ -134,6 +151,7 @@ def transparent(root: Path) -> Path:
         (in_class_folders, {}, "16 test (valid held out by content); 2 labels", ""),
         (copies, {}, "2 test (valid held out by content)", "1 of 2 images of test are in"),
         (frames, {}, "1 of several frames, the first taken", ""),
+        (deep_colour, {}, "1 in colour of 16 bits, of which the upper 8 are read", ""),
         (transparent, {}, "1 transparent, laid on white", ""),
         (transparent, {"channels": 1}, "1 colour made grey", ""),
         (plain, {"image_size": (2, 3)}, "resized from 4x6", ""),

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from vaes.data.temporary import host_folder, remove, sweep, temporary_name
+from vaes.data.temporary import HOST_FOLDERS, host_folder, remove, sweep, temporary_name
 from vaes.errors import UserError
 
 __all__ = ["CacheSize", "Decoded", "RowWriter", "cache_size", "cached", "empty_cache", "scratch"]
@@ -113,12 +114,15 @@ def cached(name: str, key: dict[str, Any], build: Callable[[RowWriter], dict[str
     environment's `VAES_CACHE`, or the user's cache folder of the system (`~/.cache/vaes` on Linux); `VAES_CACHE=off`
     keeps entries in a temporary folder until the process ends, one for all processes that a launcher started on this
     host. An entry is `NAME-HASH.npy` and, written last, `NAME-HASH.json` with its key, length and checksums; both are
-    written under temporary names and renamed. One process builds an entry while others wait for it; where the file
-    system has no locks they all build, and a warning says so. A damaged entry, or another's, is built again.
+    written under temporary names and renamed, and what killed processes left of them is removed. One process builds an
+    entry while others wait for it; where the file system has no locks they all build, and a warning says so. A damaged
+    entry, or another's, is built again.
 
     Raises UserError where the folder cannot be written or the disk is full; nothing half-written stays.
     """
     folder = _folder()
+    sweep(folder)
+    sweep(Path(tempfile.gettempdir()), HOST_FOLDERS)
     digest = hashlib.sha256(json.dumps([VERSION, name, key], sort_keys=True).encode()).hexdigest()
     path = folder / f"{name}-{digest[:24]}.npy"
     warnings: list[str] = []
@@ -242,7 +246,6 @@ def _store(path: Path, digest: str, build: Callable[[RowWriter], dict[str, Any]]
 def _writing(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
         yield
     except OSError as error:
         why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)

@@ -74,6 +74,8 @@ class Header(NamedTuple):
     grey: bool
     deep: bool
     """More than 8 bits."""
+    coarse: bool
+    """Colour of 16 bits, of which Pillow gives the upper 8."""
     several: bool
     """More pictures follow the first: a moving one, or a stack."""
 
@@ -115,11 +117,15 @@ def read_header(file: io.BufferedIOBase | object) -> Header:
         _check_size(image)
         if image.mode == "F":
             raise ValueError("floating-point pixels, whose range no file tells")
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        # A PNG whose EXIF comes after its pixels would be decoded for it.
+        known = image.format != "PNG" or "exif" in image.info
+        turned = known and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         size = (image.width, image.height) if turned else (image.height, image.width)
         # A JPEG of a camera that holds several is one picture with its depth, its preview and the like.
         several = image.format not in ("MPO", "JPEG") and bool(getattr(image, "is_animated", False))
-        return Header(size, _is_grey(image), image.mode.startswith("I"), several)
+        deep = image.mode.startswith("I")
+        coarse = not deep and any(";16" in str(tile) for tile in image.tile)
+        return Header(size, _is_grey(image), deep, coarse, several)
 
 
 def decode_image(content: bytes, recipe: Recipe) -> Picture:

@@ -100,6 +100,7 @@ def decode_all(
         "skipped": skipped,
         "white": recipe.white if deep else recipe.white8,
         "deep": len(deep),
+        "coarse": sum(header.coarse for header in headers),
         "several": sum(header.several for header in headers),
         "coloured": 0 if recipe.channels == 3 else sum(not header.grey for header in headers),
         "said": shape.said,
@@ -116,6 +117,7 @@ def decisions(info: dict[str, Any]) -> Words:
         said.append(f"white is {info['white']}")
     for key, text in (
         ("coloured", "colour made grey"),
+        ("coarse", "in colour of 16 bits, of which the upper 8 are read"),
         ("transparent", "transparent, laid on white"),
         ("several", "of several frames, the first taken"),
     ):

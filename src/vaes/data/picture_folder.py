@@ -1,5 +1,6 @@
 """Anyone's images: a directory, or an archive of one."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -46,7 +47,8 @@ def folder(
     Splits: the folders train, test and valid (or training, training_set, val, validation, testing and so on, in any
     case), where there are any; all images must then lie in them. What has no folder is held out of train: `held_out`
     by content is `hold_out_by_content`, a tenth (or `n_test`) for test, a twentieth of the rest (or `n_valid`) for
-    validation; by order is the rule of runs made before there was another. Labels: where every image lies in a folder
+    validation (with a number, a set that grows may move images); by order is the rule of runs made before there was
+    another, for the suffixes and names of folders that it knew. Labels: where every image lies in a folder
     of its split, those folders' names, sorted, are the labels; else there are none. A single folder at the top that
     holds everything is looked through.
 
@@ -107,6 +109,7 @@ def _decoded(files: Files, wanted: Wanted, held_out: HeldOut, check: Callable[[S
         files.begin()
         names = [name for name in files.sizes if not first or suffix(name) in FIRST_SUFFIXES]
         info = decode_all(files, names, wanted, writer, check)
-        return {**info, "folders": files.folders}
+        untried = Counter(suffix(name) for name in files.sizes.keys() - set(names))
+        return {**info, "folders": files.folders, "skipped": dict(Counter(info["skipped"]) + untried)}
 
     return cached("folder", {"files": files.fingerprint, "formats": formats(), "wanted": wanted, "first": first}, build)

@@ -72,11 +72,10 @@ def no_images(files: Files, skipped: dict[str, int]) -> UserError:
             f"data.root: {files.root} holds no images but arrays ({arrays[0]}); set data.kind to arrays,"
             " and data.root to one of them"
         )
-    found = ", ".join(f"{n:,} {end or 'without a suffix'}" for end, n in Counter(skipped).most_common(5))
     kinds = ", ".join(sorted(image_suffixes()))
-    return UserError(
-        f"data.root: {files.root} holds no images ({kinds}){f'; it has {found}' if found else ''}{heif_advice(skipped)}"
-    )
+    found = ", ".join(f"{n:,} {end or 'without a suffix'}" for end, n in Counter(skipped).most_common(5))
+    there = (f"; it has {found}" if found else "") + heif_advice(skipped)
+    return UserError(f"data.root: {files.root} holds no images ({kinds}){there}")
 
 
 def heif_advice(skipped: dict[str, int]) -> str:

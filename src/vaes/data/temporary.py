@@ -15,9 +15,12 @@ from pathlib import Path
 
 from vaes.errors import UserError
 
-__all__ = ["host_folder", "owner", "remove", "sweep", "temporary_name"]
+__all__ = ["HOST_FOLDERS", "host_folder", "owner", "remove", "sweep", "temporary_name"]
 
 OWNED = re.compile(r"-([0-9a-f]{8})-(\d+)-(\d+)-[^-]*$")
+HOST_FOLDERS = "vaes-*"
+"""What `host_folder` makes, in the system's temporary folder."""
+
 DAY = 24 * 3600
 
 
@@ -57,7 +60,6 @@ def host_folder() -> tuple[Path, bool]:
     """A temporary folder for this process, or for all that one launcher started on this host; and whether this process
     is the one that removes it."""
     base = Path(tempfile.gettempdir())
-    sweep(base, "vaes-*")
     shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1 and os.getppid() > 0
     port = os.environ.get("MASTER_PORT", "") if shared else ""
     name = f"vaes-{_user()}-{owner(os.getppid() if shared else None)}-{port}"
