@@ -11,7 +11,6 @@ with one for all. ``small`` takes fewer steps at a larger learning rate.
 
 import json
 import statistics
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +71,7 @@ def main() -> None:
 def run_cell(report: Report, whole: Splits, method: str, n: int, seed: int, settings: dict[str, Any]) -> None:
     """One training on n images chosen by the seed."""
     order = torch.randperm(len(whole.train), generator=torch.Generator().manual_seed(seed))
-<<<<<<< HEAD
     splits = Splits(whole.train.subset(order[:n]), whole.valid, whole.test)
-=======
-    splits = replace(whole, train=whole.train.subset(order[:n]))
->>>>>>> data
     trained = train({**METHODS[method], "model": MODEL, "train": settings}, splits, seed)
     found = {
         name: log_det_covariance(*codes(trained.model, images))

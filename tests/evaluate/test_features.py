@@ -1,6 +1,5 @@
 import sys
 import types
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,15 +51,9 @@ def test_a_classifier_of_other_data_is_trained_anew(splits: Splits, tmp_path: Pa
     first = classifier_features(splits, path, steps=60)
     assert splits.train.labels is not None
     inverted = TensorSet(255 - splits.train.read(torch.arange(200)), Annotations(splits.train.labels[:200]))
-<<<<<<< HEAD
     second = classifier_features(Splits(inverted, splits.valid, splits.test), path, steps=20)
     assert first.name != second.name
     assert classifier_features(Splits(inverted, splits.valid, splits.test), path, steps=20).name == second.name
-=======
-    second = classifier_features(replace(splits, train=inverted), path, steps=20)
-    assert first.name != second.name
-    assert classifier_features(replace(splits, train=inverted), path, steps=20).name == second.name
->>>>>>> data
 
 
 def test_data_without_labels_or_with_one_class_have_no_classifier() -> None:

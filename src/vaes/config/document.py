@@ -14,6 +14,7 @@ import yaml
 
 from vaes import shipped
 from vaes.config.load import DEFAULTS, load, read_file
+from vaes.config.own import OWN
 from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
 from vaes.config.resolve import DEFAULT_KINDS, Config, data_options, model_options, top_options
 from vaes.config.schema import describe, keys, unknown
@@ -26,7 +27,7 @@ __all__ = ["as_json", "document", "listing", "meanings", "starting_point"]
 
 def document() -> list[Group]:
     """The whole table, from the registries as they are now."""
-    networks = {name: pair.encoder for name, pair in NETWORKS.items()}
+    networks = {name: pair.encoder for name, pair in NETWORKS.items() if name not in OWN}
     seed, method = _rows("", top_options)
     return [
         Group("", "", "", (seed, method._replace(type=f"one of {', '.join(METHODS)}"))),
