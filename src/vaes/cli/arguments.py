@@ -13,7 +13,7 @@ from vaes.errors import Stopped
 
 __all__ = ["MODES", "cache", "compare", "config", "encode", "evaluate", "main", "sample", "train"]
 
-MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent")
+MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent", "decode")
 
 READ_BY = {
     "n_samples": ("sample", "interpolate", "traverse", "reconstruct"),
@@ -25,8 +25,8 @@ READ_BY = {
     "between": ("interpolate",),
     "projection": ("visualize_latent",),
     "images": ("reconstruct",),
-    "codes": ("sample",),
-    "z": ("sample",),
+    "codes": ("sample", "decode", "traverse"),
+    "z": ("sample", "decode", "traverse"),
 }
 """Which modes read an option of ``vaes sample``; those that all read are left out."""
 
@@ -200,9 +200,9 @@ def _sample(prog: str = "vaes sample") -> Parser:
         "--images", nargs="+", type=path, metavar="PATH", help="of reconstruct: these pictures, or those in a folder"
     )
     parser.add_argument(
-        "--codes", type=path, metavar="FILE", help="of sample: decode the codes of a table (z0, z1, ...)"
+        "--codes", type=path, metavar="FILE", help="of decode: the codes of a table (z0, z1, ...)"
     )
-    parser.add_argument("--z", type=numbers, metavar="Z0,Z1,...", help="of sample: decode this code")
+    parser.add_argument("--z", type=numbers, metavar="Z0,Z1,...", help="of decode: this code; of traverse: where to start")
     parser.add_argument("--singles", action="store_true", help="each picture in a file of its own too")
     parser.epilog = "Keys of the data section can be given too: --data.root elsewhere"
     return parser
