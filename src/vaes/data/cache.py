@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import tokenize
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,7 +205,7 @@ def _load(path: Path, digest: str) -> Decoded | None:
         if meta.pop("check") != _check(meta) or meta["key"] != digest or path.stat().st_size != meta["bytes"]:
             return None
         images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, SyntaxError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, SyntaxError, tokenize.TokenError):
         return None
     except (RecursionError, OverflowError, MemoryError):  # what damage can make of nesting and of numbers
         return None

@@ -1,6 +1,7 @@
 """The arrays of a .npy or .npz file, read by pieces and never unpickled."""
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ PIECE = 2**26
 """Bytes read at once."""
 
 TROUBLE = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, SyntaxError, struct.error)
-TROUBLE += (zipfile.BadZipFile, zlib.error, OverflowError, MemoryError, RecursionError)  # type: ignore[assignment]
+TROUBLE += (tokenize.TokenError, zipfile.BadZipFile, zlib.error, OverflowError, MemoryError, RecursionError)  # type: ignore[assignment]
 
 
 class Npy:
