@@ -2,15 +2,17 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tqdm import tqdm
 
 from vaes import config as configuration
 from vaes import files
-from vaes.data import ImageSet
+from vaes.data import ImageSet, on_progress
 from vaes.errors import Stopped, UserError
 from vaes.experiment import Experiment
 from vaes.run import Run, load
@@ -40,7 +42,7 @@ def run_train(
     from vaes.train.screen import Screen
 
     _import(imports)
-    with together(), starting_point(resume, exp_dir, runtime := Runtime(device)) as start:
+    with _decoding(), together(), starting_point(resume, exp_dir, runtime := Runtime(device)) as start:
         if path is not None:
             if config is not None or start.raw is not None:
                 raise UserError(
@@ -111,7 +113,8 @@ def run_sample(
         mode = "decode"
     images: ImageSet | None = None
     if given:
-        images, reading = run.read_images(given)
+        with _decoding():
+            images, reading = run.read_images(given)
         chosen = chosen._replace(whose="given")
         for text in (reading.sentence, *reading.warnings):
             note(text)
@@ -153,6 +156,8 @@ def run_evaluate(
     own, of_outliers = _outlier_keys(arguments)
     run = load(where, checkpoint=checkpoint, device=device).elsewhere(own)
     home = output or run.folder
+    with _decoding():
+        _ = run.data
     found = run.evaluate(
         groups, split=split, seed=seed, features=features, output=home, progress=True,
         outliers=_outliers(run, of_outliers) if of_outliers else None, budget=budget,
@@ -186,7 +191,8 @@ def run_encode(
     if split is not None:
         images: ImageSet = getattr(_data(run), split)
     else:
-        images, reading = run.read_images(paths)
+        with _decoding():
+            images, reading = run.read_images(paths)
         for text in (reading.sentence, *reading.warnings):
             note(text)
     codes = run.encode(images, batch_size=batch_size, progress=True)
@@ -236,6 +242,22 @@ def run_cache(empty: bool) -> None:
     say(f"{found.bytes / 1e9:.2f} GB, {found.entries} decoded sets {what} {escape(found.folder)}")
 
 
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Inside, decoding that lasts shows a bar on a terminal."""
+    bars: list[tqdm[None]] = []
+
+    def told(done: int, total: int) -> None:
+        if not bars or bars[-1].total != total or done < bars[-1].n:
+            bars.append(tqdm(total=total, desc="decoding", unit=" images", delay=1.0, leave=False, disable=None))
+        bars[-1].update(done - bars[-1].n)
+
+    with on_progress(told):
+        yield
+    for bar in bars:
+        bar.close()
+
+
 def _chosen(path: Path, minutes: float, arguments: Sequence[str], runtime: "Runtime") -> tuple[Experiment, str]:
     """The experiment that the first process chooses for images, and a line for each choice."""
     from vaes.choose import choose
@@ -257,7 +279,8 @@ def _import(paths: Sequence[Path]) -> None:
 
 def _data(run: Run) -> Any:
     """The run's data; what has changed in them is said."""
-    splits = run.data
+    with _decoding():
+        splits = run.data
     for text in (*splits.report.warnings, *run.notes):
         note(f"note: {text}")
     return splits

@@ -199,10 +199,10 @@ def _sample(prog: str = "vaes sample") -> Parser:
     parser.add_argument(
         "--images", nargs="+", type=path, metavar="PATH", help="of reconstruct: these pictures, or those in a folder"
     )
+    parser.add_argument("--codes", type=path, metavar="FILE", help="of decode: the codes of a table (z0, z1, ...)")
     parser.add_argument(
-        "--codes", type=path, metavar="FILE", help="of decode: the codes of a table (z0, z1, ...)"
+        "--z", type=numbers, metavar="Z0,Z1,...", help="of decode: this code; of traverse: where to start"
     )
-    parser.add_argument("--z", type=numbers, metavar="Z0,Z1,...", help="of decode: this code; of traverse: where to start")
     parser.add_argument("--singles", action="store_true", help="each picture in a file of its own too")
     parser.epilog = "Keys of the data section can be given too: --data.root elsewhere"
     return parser

@@ -250,11 +250,14 @@ def of_weights(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def of_first_format(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw keys of a run of the first format, whose images were held out by their order."""
+    """The raw keys of a run of the first format, whose images were held out by their order and cut to one shape."""
     keys = copy.deepcopy(dict(raw))
     data = keys.get("data")
-    if isinstance(data, dict) and "held_out" in keys_of(SOURCES.get(str(data.get("kind")), resolve)):
-        data.setdefault("held_out", "order")
+    if isinstance(data, dict):
+        known = keys_of(SOURCES.get(str(data.get("kind")), resolve))
+        for key, value in (("held_out", "order"), ("fit", "crop")):
+            if key in known:
+                data.setdefault(key, value)
     return keys
 
 

@@ -1,6 +1,7 @@
 """The training loop: one for all methods."""
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -112,7 +113,7 @@ class Training:
         self.state, self.settings, self.weighting, self.folder = state, state.settings, weighting, folder
         self.seed, self.runtime, self._flip, self._config = seed, runtime, flip, config
         self._freed_memory_kept = keep_freed_memory()
-        self.splits = Splits(splits.train.to(runtime.device), splits.valid, splits.test)
+        self.splits = dataclasses.replace(splits, train=splits.train.to(runtime.device))
         self._batches = Batches(self.splits.train, self.settings.batch_size, seed, runtime.rank, runtime.world)
         self._micro = self._batches.size // self.settings.accumulate
         if self._batches.size % self.settings.accumulate:
