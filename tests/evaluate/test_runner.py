@@ -291,3 +291,22 @@ def test_the_table_shows_numbers_errors_features_and_reasons() -> None:
                   "0.5 [0.25, 0.75]", "29 28 27", "(30 dimensions)"):  # fmt: skip
         assert piece in text, piece
     assert len(text.splitlines()) == 8
+
+
+def test_no_group_encodes_what_another_has_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every image of the split goes through the encoder once for the bounds, codes, reconstructions and outlier scores;
+    only the importance-weighted bounds of a few images, with other noise or other images, come on top."""
+    model, splits = model_of(), random_splits()
+    seen = 0
+
+    def count(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+        nonlocal seen
+        seen += len(args[0])
+
+    budget = BUDGET._replace(n_images=200, iw_images=1, iw_samples=1)
+    only = ["latent", "likelihood", "reconstruction", "downstream"]
+    model.encoder.register_forward_hook(count)
+    outliers = random_splits(seed=5).test
+    evaluate.evaluate(model, splits, only=only, budget=budget, outliers=outliers)
+    two_bounds, shape_check, probes = 2, 1, 200  # both probes on the same codes
+    assert seen == 200 + 200 + two_bounds + shape_check + probes

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import binom
 from torch import Tensor
 
 from vaes.errors import UserError
@@ -16,15 +17,18 @@ __all__ = [
     "Metric",
     "NotApplicable",
     "Skipped",
+    "Tail",
     "attempt",
     "float_matrix",
     "float_tensor",
     "jackknife_stderr",
     "mean_metric",
+    "median_metric",
     "proportion_metric",
     "same_length",
     "to_float64",
     "whole_numbers",
+    "worst_percent",
 ]
 
 Array = NDArray[Any] | Tensor
@@ -47,6 +51,7 @@ class Metric(NamedTuple):
     seed: int | None = None  # None where nothing is drawn
     version: int = 1  # rises when the same inputs give another value
     features: str | None = None  # the feature network; numbers from different ones are not comparable
+    note: str | None = None  # why this very number is to be read with care, one clause
 
 
 class Skipped(NamedTuple):
@@ -56,7 +61,7 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def attempt(name: str, metric: Callable[[], Metric | tuple[Metric, ...]]) -> list[Metric | Skipped]:
+def attempt(name: str, metric: Callable[[], Metric | tuple[Metric | Skipped, ...]]) -> list[Metric | Skipped]:
     """The metrics that ``metric`` returns, or the reason why there are none; every other exception goes on."""
     try:
         found = metric()
@@ -146,6 +151,45 @@ def mean_metric(name: str, values: Array, definition: str, **fields: Any) -> Met
     n = len(tensor)
     stderr = float(tensor.std()) / math.sqrt(n) if n > 1 else None
     return Metric(name, float(tensor.mean()), n, definition, stderr=stderr, **fields)
+
+
+def median_metric(name: str, values: Array, definition: str, **fields: Any) -> Metric:
+    """The median of independent per-item values, with the exact 95 % interval of its order statistics from 6 items on.
+
+    Thompson, On Confidence Ranges for the Median, Annals of Mathematical Statistics 1936.
+    """
+    ordered = torch.as_tensor(values).double().sort().values
+    n = len(ordered)
+    below = int(binom.ppf(0.025, n, 0.5))  # items that may lie beyond either end
+    interval = (float(ordered[below - 1]), float(ordered[n - below])) if below > 0 else None
+    return Metric(name, float(ordered.quantile(0.5)), n, definition, interval=interval, **fields)
+
+
+class Tail(NamedTuple):
+    """What the worst percent of items does to a mean."""
+
+    items: int  # one in a hundred, rounded up
+    share: float  # of all items' distances from the median
+    pull: float  # the mean less the mean of the others
+
+    def note(self, n: int, unit: str) -> str | None:
+        """A warning where so few carry a quarter of what there is."""
+        if self.share <= max(0.25, 5 / n):
+            return None
+        return (
+            f"carried by few: the worst {self.items} of {n} images have {self.share:.0%} of the distance from the "
+            f"median and move the mean by {self.pull:.4g} {unit}"
+        )
+
+
+def worst_percent(values: Array, *, low: bool) -> Tail:
+    """The tail of per-item values, of which the lowest are the worst if ``low``, else the highest."""
+    ordered = torch.as_tensor(values).double().sort(descending=not low).values
+    items = -(-len(ordered) // 100)
+    distance = (ordered - ordered.quantile(0.5)).abs()
+    share = float(distance[:items].sum() / distance.sum().clamp_min(torch.finfo(torch.float64).tiny))
+    rest = ordered[items:] if len(ordered) > items else ordered
+    return Tail(items, share, float(ordered.mean() - rest.mean()))
 
 
 def proportion_metric(name: str, hits: int, n: int, definition: str, **fields: Any) -> Metric:

@@ -140,7 +140,8 @@ def _text(metric: Metric) -> str:
     elif metric.stderr is not None:
         spread = f" ± {metric.stderr:.2g}"
     features = f"  {metric.features}" if metric.features else ""
-    return f"{number(metric.value):>10}{spread:<18}  n {metric.n:,}{features}"
+    note = f"  ! {metric.note}" if metric.note else ""
+    return f"{number(metric.value):>10}{spread:<18}  n {metric.n:,}{features}{note}"
 
 
 def number(value: float) -> str:
