@@ -382,7 +382,7 @@ def test_errors_that_are_not_withheld_cover_the_truth() -> None:
     and of the others far fewer."""
     for k, images in ((8, 2_000), (100, 1_000), (500, 500)):
         held = {True: [], False: []}
-        for i, spread in enumerate((0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)):
+        for i, spread in enumerate((0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)):
             found = log_mean(spread * randn(k, images, seed=i) - spread**2 / 2)
             inside = found.value.abs() < 1.96 * found.stderr
             for one in (True, False):
