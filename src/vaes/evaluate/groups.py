@@ -14,7 +14,7 @@ from vaes.data import ImageSet, Splits, to_float
 from vaes.evaluate.annealed import annealed
 from vaes.evaluate.disentanglement import disentanglement_metrics
 from vaes.evaluate.features import Features, find_features
-from vaes.evaluate.generation import fid, kid, memorisation, precision_recall
+from vaes.evaluate.generation import fid, fid_with_bias, kid, memorisation, precision_recall
 from vaes.evaluate.latent import (
     active_units,
     aggregate_mmd,
@@ -274,7 +274,7 @@ def _generation(job: Job) -> Found:
 
 
 def _sample_quality(job: Job, samples: Tensor, real: Tensor) -> Found:
-    names = ("fid", "fid_floor", "kid", "precision_recall")
+    names = ("fid", "fid_bias", "fid_floor", "kid", "precision_recall")
     try:
         features = job.features
     except NotApplicable as reason:
@@ -291,10 +291,10 @@ def _sample_quality(job: Job, samples: Tensor, real: Tensor) -> Found:
         )
 
     return (
-        attempt("fid", lambda: fid(x, y, features=features.name))
+        attempt("fid", lambda: fid_with_bias(x, y, features=features.name))
         + attempt("fid_floor", floor)
         + attempt("kid", lambda: kid(x, y, features=features.name, seed=job.seed))
-        + attempt("precision_recall", lambda: precision_recall(x, y, features=features.name))
+        + attempt("precision_recall", lambda: precision_recall(x, y, features=features.name, seed=job.seed))
     )
 
 

@@ -1,7 +1,7 @@
 """What a metric returns, and the checks and standard errors that all of them share."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = [
     "jackknife_stderr",
     "mean_metric",
     "median_metric",
+    "parts_stderr",
     "proportion_metric",
     "same_length",
     "to_float64",
@@ -213,3 +214,30 @@ def jackknife_stderr(values: Array) -> float:
     array = np.asarray(values, dtype=np.float64)
     groups = len(array)
     return float(np.sqrt((groups - 1) / groups * np.square(array - array.mean()).sum()))
+
+
+def parts_stderr(
+    rows: Sequence[int], score: Callable[..., Array], *, parts: int = 2, repeats: int = 4, seed: int = 0
+) -> NDArray[np.float64]:
+    """Standard error of a score of one or more sets of independent rows, from its spread over disjoint parts of them.
+
+    Each of ``repeats`` times every set is cut at random into ``parts`` parts, and the variance of the score over parts,
+    each of one part of every set, is divided by ``parts``. Unlike the error of a mean over the rows counted, it knows
+    what rows have in common; unlike a bootstrap it repeats no row, which would be its own nearest neighbour. It takes
+    the variance to fall as 1 / rows.
+
+    McCarthy, Pseudo-replication: Half Samples, Review of the International Statistical Institute 1969.
+
+    Args:
+        rows: in each set.
+        score: takes the indices of a part of every set, and returns one number or several, (S,).
+        parts: the more, the steadier the estimate and the smaller the parts.
+        repeats: of the cutting.
+        seed: of the cuts.
+    """
+    rng, variances = np.random.default_rng(seed), []
+    for _ in range(repeats):
+        cuts = [np.array_split(rng.permutation(n), parts) for n in rows]
+        values = np.array([score(*pieces) for pieces in zip(*cuts, strict=True)], dtype=np.float64)
+        variances.append(values.var(axis=0, ddof=1) / parts)
+    return np.asarray(np.sqrt(np.mean(variances, axis=0)))
