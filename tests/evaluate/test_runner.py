@@ -164,9 +164,10 @@ def test_sprites_are_scored_on_their_factors() -> None:
     splits = sprites(image_size=16, n_train=300, n_valid=10, n_test=1_500)
     found = evaluate.evaluate(model, splits, only=["disentanglement"], budget=Budget(n_images=600))
     metrics = named(found)
-    assert {"mig_locatello", "mig_chen", "dci_disentanglement", "sap", "irs", "factor_vae_score"} <= metrics.keys()
+    assert {"mig_locatello", "mig_chen", "dci_disentanglement", "sap", "irs"} <= metrics.keys()
     assert metrics["mig_locatello"].n == 600
-    assert metrics["beta_vae_score"].value > 0.5  # three factors of five are read off
+    for name in ("beta_vae_score", "factor_vae_score"):
+        assert "rows would do" in reasons(found)[name]
 
 
 def test_features_of_one_s_own() -> None:

@@ -105,8 +105,8 @@ def fid_bias(real: Array, fake: Array, *, features: str, min_rows: int | None = 
 
 def fid_with_bias(real: Array, fake: Array, *, features: str, min_rows: int | None = None) -> tuple[Metric, Metric]:
     """:func:`fid` and :func:`fid_bias` together."""
-    x, y = _pair(real, fake, 4)
-    needed = x.shape[1] + 1 if min_rows is None else min_rows
+    x, y = _pair(real, fake, 2)
+    needed = max(4, x.shape[1] + 1 if min_rows is None else min_rows)  # 4: halves of two
     if min(len(x), len(y)) < needed:
         raise NotApplicable(
             f"{len(x)} real and {len(y)} generated rows are too few for a covariance of {x.shape[1]} features: "

@@ -193,7 +193,7 @@ def worst_percent(values: Array, *, low: bool) -> Tail:
     return Tail(items, share, float(ordered.mean() - rest.mean()))
 
 
-def proportion_metric(name: str, hits: int, n: int, definition: str, **fields: Any) -> Metric:
+def proportion_metric(name: str, hits: float, n: float, definition: str, **fields: Any) -> Metric:
     """A proportion of ``n`` independent trials: binomial standard error and Wilson's 95 % interval.
 
     Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
@@ -202,7 +202,7 @@ def proportion_metric(name: str, hits: int, n: int, definition: str, **fields: A
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     interval = (max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)))  # rounding would leave p = 1 outside
-    return Metric(name, p, n, definition, stderr=math.sqrt(p * (1 - p) / n), interval=interval, **fields)
+    return Metric(name, p, int(n), definition, stderr=math.sqrt(p * (1 - p) / n), interval=interval, **fields)
 
 
 def jackknife_stderr(values: Array) -> float:
@@ -217,7 +217,7 @@ def jackknife_stderr(values: Array) -> float:
 
 
 def parts_stderr(
-    rows: Sequence[int], score: Callable[..., Array], *, parts: int = 2, repeats: int = 4, seed: int = 0
+    rows: Sequence[int], score: Callable[..., Any], *, parts: int = 2, repeats: int = 4, seed: int = 0
 ) -> NDArray[np.float64]:
     """Standard error of a score of one or more sets of independent rows, from its spread over disjoint parts of them.
 
