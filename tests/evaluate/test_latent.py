@@ -183,6 +183,16 @@ def test_aggregate_mmd_sees_a_mismatch_and_only_that():
     assert 0.35 < np.mean(shares) < 0.65
 
 
+def test_the_error_of_the_mmd_is_that_of_other_codes():
+    g = torch.Generator().manual_seed(0)
+    found = [
+        aggregate_mmd(1.3 * torch.randn(100, 2, generator=g) + 0.3, n_permutations=1, seed=i)[0] for i in range(120)
+    ]
+    values, errors = np.array([one.value for one in found]), np.array([one.stderr for one in found])
+    assert 0.85 < np.sqrt(np.mean(errors**2)) / values.std() < 1.4
+    assert np.mean(abs(values - values.mean()) < 1.96 * errors) > 0.88
+
+
 def test_aggregate_mmd_is_bounded():
     assert aggregate_mmd(torch.randn(500, 2), n_max=100, n_permutations=10)[0].n == 100
 

@@ -55,8 +55,9 @@ def sap(codes: Array, factors: Array, *, test: tuple[Array, Array] | None = None
         "sap",
         float(per_row.mean()),
         len(per_row),
-        "mean over factors of the top-two gap in test accuracy of one-code linear SVMs (C = 0.01, balanced), fitted on "
-        f"{len(train.codes)} rows; Kumar et al. 2018 (1711.00848), Locatello et al. 2019",
+        "mean over factors of the top-two gap in test accuracy (its error of test rows, machines held fixed) of "
+        f"one-code linear SVMs (C = 0.01, balanced), fitted on {len(train.codes)} rows; Kumar et al. 2018 "
+        "(1711.00848), Locatello et al. 2019",
         stderr=_stderr(per_row),
         seed=seed,
     )
@@ -175,7 +176,7 @@ def dci(
             "dci_informativeness",
             float(per_row.mean()),
             len(per_row),
-            f"mean over factors of test accuracy; {trees}, {source}",
+            f"mean over factors of test accuracy (its error of test rows, trees held fixed); {trees}, {source}",
             stderr=_stderr(per_row),
             seed=seed,
         ),
