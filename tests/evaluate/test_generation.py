@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from vaes.evaluate import NotApplicable, fid, kid, memorisation, precision_recall
+from vaes.evaluate import NotApplicable, fid, fid_bias, kid, memorisation, precision_recall
 from vaes.evaluate.generation import frechet_distance, polynomial_mmd
 from vaes.functional import mmd
 
@@ -86,7 +86,7 @@ def test_kid_is_unbiased_and_sees_a_difference():
     found = [kid(normal(80, seed=2 * i), normal(80, seed=2 * i + 1), features="p", n_subsets=20) for i in range(60)]
     values = np.array([one.value for one in found])
     assert abs(values.mean()) < 4 * values.std() / math.sqrt(60)
-    # The stated error is that of repetition, or somewhat more.
+    # The stated error is that of repetition, or more: there is no first order where the distributions agree.
     assert 0.9 < np.mean([one.stderr for one in found]) / values.std() < 2.5
     moved = kid(normal(400), normal(400, seed=1, shift=1), features="p")
     assert moved.value > 5 * moved.stderr
@@ -100,12 +100,52 @@ def test_kid_reproduces_and_takes_at_most_a_quarter():
     assert "subsets of 30" in one.definition
 
 
-def prdc_by_loops(x, y, k):
+@pytest.mark.parametrize(("scale", "shift", "sizes"), [(1.0, 0.6, (120, 120)), (0.7, 0.8, (160, 120))])
+def test_the_error_of_kid_is_that_of_repetition_where_distributions_differ(scale, shift, sizes):
+    found = [
+        kid(normal(sizes[0], seed=2 * i), normal(sizes[1], 3, 2 * i + 1, scale, shift), features="p", n_subsets=40)
+        for i in range(250)
+    ]
+    values, errors = np.array([one.value for one in found]), np.array([one.stderr for one in found])
+    assert 0.9 < np.sqrt(np.mean(errors**2)) / values.std() < 1.2
+    assert np.mean(abs(values - values.mean()) < 1.96 * errors) > 0.92
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d", "scale", "shift"), [(100, 100, 12, 1.0, 0.0), (150, 80, 12, 0.5, 1.0), (60, 60, 30, 1.0, 0.0)]
+)
+def test_fid_lies_above_its_limit_by_the_bias_it_names(n, m, d, scale, shift):
+    spread = torch.linspace(0.3, 3, d, dtype=torch.float64)
+    turn = torch.linalg.qr(normal(d, d, 7)).Q
+    runs = [(normal(n, d, 2 * i) * spread, normal(m, d, 2 * i + 1, scale, shift) @ turn) for i in range(150)]
+    values = np.array([fid(x, y, features="p").value for x, y in runs])
+    named = np.array([fid_bias(x, y, features="p").value for x, y in runs])
+    c, c_y = spread.square().diag(), scale**2 * torch.eye(d, dtype=torch.float64)
+    truth = frechet_distance(torch.zeros(d, dtype=torch.float64), c, shift * turn.sum(0), c_y)
+    assert named.mean() == pytest.approx(values.mean() - truth, rel=0.1, abs=4 * values.std() / math.sqrt(150))
+
+
+def test_the_bias_of_equal_gaussians_is_its_expansion():
+    # tr C / n + tr C / n + (1 / n) sum_ij c_i c_j (1 + [i = j]) / (c_i + c_j) with C the identity.
+    n, d = 500, 40
+    wanted = 2 * d / n + (d * d + d) / 2 / n
+    assert fid_bias(normal(n, d), normal(n, d, 1), features="p").value == pytest.approx(wanted, rel=0.15)
+
+
+def test_fid_is_marked_where_its_bias_is_more_than_a_tenth():
+    same = fid(normal(300, 40), normal(300, 40, 1), features="p")
+    assert "is the bias of so few rows" in same.note
+    assert fid(normal(300, 40), normal(300, 40, 1, shift=3), features="p").note is None
+    x, y = normal(500, 256), normal(500, 256, 1)
+    assert fid_bias(x, y, features="p").value == pytest.approx(fid(x, y, features="p").value, rel=0.1)
+
+
+def prdc_by_loops(x, y, k, exact=math.dist):
     def radius(a, i):
-        return sorted(math.dist(a[i], a[j]) for j in range(len(a)) if j != i)[k - 1]
+        return sorted(exact(a[i], a[j]) for j in range(len(a)) if j != i)[k - 1]
 
     rx, ry = [radius(x, i) for i in range(len(x))], [radius(y, j) for j in range(len(y))]
-    d = np.array([[math.dist(a, b) for b in y] for a in x])
+    d = np.array([[exact(a, b) for b in y] for a in x])
     in_x, in_y = d <= np.array(rx)[:, None], d <= np.array(ry)[None]
     return in_x.any(0).mean(), in_y.any(1).mean(), in_x.sum(0).mean() / k, in_x.any(1).mean()
 
@@ -119,6 +159,35 @@ def test_precision_recall_density_coverage_by_loops(k, monkeypatch):
     assert [one.value for one in found] == pytest.approx(wanted)
     monkeypatch.setattr("vaes.evaluate.generation.CHUNK", 100)
     assert [one.value for one in precision_recall(x, y, features="p", k=k, min_rows=10)] == pytest.approx(wanted)
+
+
+def squared(a, b):
+    return sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("levels", [2, 4, 256])
+@pytest.mark.parametrize("unit", [1.0, 1 / 255, 3e3])
+def test_ties_are_exact_and_balls_closed_whatever_the_unit(levels, unit):
+    g = torch.Generator().manual_seed(levels)
+    x, y = (torch.randint(0, levels, (60, 12 if levels < 256 else 2), generator=g) for _ in range(2))
+    y[:10] = x[:10]
+    wanted = prdc_by_loops(x.tolist(), y.tolist(), 5, squared)
+    for dtype in (torch.float32, torch.float64):
+        found = precision_recall(x.to(dtype) * unit, y.to(dtype) * unit, features="p", k=5)
+        assert [one.value for one in found] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("n", "d", "scale", "shift"), [(200, 2, 0.7, 0.4), (200, 6, 0.8, 0.3)])
+def test_errors_of_precision_recall_density_and_coverage_hold_no_set_fixed(n, d, scale, shift):
+    found = [precision_recall(normal(n, d, 2 * i), normal(n, d, 2 * i + 1, scale, shift), features="p")
+             for i in range(150)]  # fmt: skip
+    values, errors = (np.array([[getattr(one, what) for one in run] for run in found]) for what in ("value", "stderr"))
+    ratio = np.sqrt((errors**2).mean(0)) / values.std(0)
+    inside = (abs(values - values.mean(0)) < 1.96 * errors).mean(0)
+    for name, of_name, share, spread in zip(("p", "r", "d", "c"), ratio, inside, values.std(0), strict=True):
+        if spread > 0.01:  # the normal interval of a share of nearly 0 or 1 is none
+            assert 0.8 < of_name < 1.3, name
+            assert share > 0.86, name
 
 
 def test_density_and_coverage_where_both_sets_agree():

@@ -6,7 +6,7 @@ import torch
 
 from vaes.errors import UserError
 from vaes.evaluate import NotApplicable, active_units, aggregate_mmd, kl_per_dimension, log_det_covariance, rate_split
-from vaes.evaluate.latent import aggregate_log_density
+from vaes.evaluate.latent import aggregate_log_density, leave_out_means
 from vaes.functional import imq_kernel, kl_normal, mmd
 
 
@@ -70,6 +70,47 @@ def test_rate_split_of_posteriors_that_never_overlap_knows_the_image():
     information, correlation, _, _ = rate_split(mean, torch.zeros(50, 2))
     assert information.value == pytest.approx(math.log(50), abs=1e-5)
     assert correlation.value == pytest.approx(math.log(50), abs=1e-5)  # both codes name the image
+
+
+@pytest.mark.parametrize("logvar", [-30.0, -34.0, -80.0, -700.0, 20.0])
+def test_rate_split_of_posteriors_of_any_width(logvar):
+    """Pairs of images with one posterior, far from the others': the index of the pair is known, and nothing more."""
+    pair = torch.arange(60) // 2
+    mean = (pair * 1e-3 + 0.4)[:, None] * torch.ones(1, 3) * (math.exp(logvar / 2 + 12) if logvar > 0 else 1)
+    information, correlation, dimension, rate = rate_split(mean, torch.full_like(mean, logvar))
+    assert information.value == pytest.approx(math.log(30), abs=1e-4)
+    assert correlation.value == pytest.approx(2 * math.log(30), abs=1e-4)
+    assert information.value + correlation.value + dimension.value == pytest.approx(rate.value, rel=1e-9)
+    kl = kl_normal(mean.double(), torch.full_like(mean, logvar).double()).sum(1).mean()
+    assert abs(rate.value - float(kl)) < 5 * rate.stderr + 1e-9 * abs(float(kl))
+
+
+def test_the_narrow_path_is_the_wide_one(monkeypatch):
+    mean, logvar = posteriors(60)
+    wide = rate_split(mean, logvar)
+    monkeypatch.setattr("vaes.evaluate.latent.NARROW", 0.0)
+    for a, b in zip(wide, rate_split(mean, logvar), strict=True):
+        assert a.value == pytest.approx(b.value, abs=1e-6)
+
+
+def test_means_with_groups_left_out_are_those_of_the_rest(monkeypatch):
+    mean, logvar = posteriors(60, 2)
+    z, of_row = mean[:25] + 0.2, torch.arange(60) % 7
+    for chunk in (8_000_000, 300):
+        monkeypatch.setattr("vaes.evaluate.latent.CHUNK", chunk)
+        found = leave_out_means(z, torch.zeros_like(z), mean, logvar, of_row[:25], of_row, 7)
+        for g in range(-1, 7):
+            rest = aggregate_log_density(z[of_row[:25] != g], mean[of_row != g], logvar[of_row != g])
+            assert float(found.joint[g + 1]) == pytest.approx(float(rest.joint.mean()), abs=1e-5)
+            assert found.marginals[g + 1].tolist() == pytest.approx(rest.marginals.mean(0).tolist(), abs=1e-5)
+
+
+def test_the_errors_of_the_rate_split_are_those_of_other_images():
+    runs = [rate_split(*posteriors(150, 2, seed=i, spread=0.8), seed=i) for i in range(150)]
+    for parts in zip(*runs, strict=True):
+        values, errors = np.array([one.value for one in parts]), np.array([one.stderr for one in parts])
+        assert 0.8 < np.sqrt(np.mean(errors**2)) / values.std() < 1.3, parts[0].name
+        assert np.mean(abs(values - values.mean()) < 1.96 * errors) > 0.88, parts[0].name
 
 
 def test_rate_split_of_a_collapsed_encoder_is_zero():
@@ -140,6 +181,16 @@ def test_aggregate_mmd_sees_a_mismatch_and_only_that():
     shares = [aggregate_mmd(torch.randn(60, 2, generator=g), n_permutations=99, seed=i)[1].value for i in range(60)]
     assert np.mean(np.array(shares) <= 0.2) < 0.4  # uniform under the null: 0.2 +- 0.05
     assert 0.35 < np.mean(shares) < 0.65
+
+
+def test_the_error_of_the_mmd_is_that_of_other_codes():
+    g = torch.Generator().manual_seed(0)
+    found = [
+        aggregate_mmd(1.3 * torch.randn(100, 2, generator=g) + 0.3, n_permutations=1, seed=i)[0] for i in range(120)
+    ]
+    values, errors = np.array([one.value for one in found]), np.array([one.stderr for one in found])
+    assert 0.85 < np.sqrt(np.mean(errors**2)) / values.std() < 1.4
+    assert np.mean(abs(values - values.mean()) < 1.96 * errors) > 0.88
 
 
 def test_aggregate_mmd_is_bounded():

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from vaes import likelihoods, posteriors
+from vaes.data import Splits, TensorSet
 from vaes.errors import UserError
-from vaes.evaluate import NotApplicable
-from vaes.evaluate.annealed import annealed, sigmoid_schedule
+from vaes.evaluate import Budget, Metric, NotApplicable, Skipped, evaluate
+from vaes.evaluate.annealed import _at, _path, _transition, annealed, sigmoid_schedule
 from vaes.evaluate.likelihood import Draws, dequantise, elbo, importance_weighted, log_mean, to_bits, units
 from vaes.functional import log_mean_exp
 from vaes.model import VAE
@@ -214,6 +216,27 @@ def test_ais_leaves_the_model_as_it_was_and_runs_in_double_on_a_copy() -> None:
     assert single.log_mean.value.dtype == torch.float64
 
 
+@pytest.mark.parametrize("b", [0.3, 1.0])
+def test_transitions_leave_their_distribution_alone(b: float) -> None:
+    """From exact draws of the Gaussian between prior and posterior, with steps so long that a third is rejected."""
+    model, x, chains = linear_gaussian(), images()[:2], 20_000
+    w, m, sigma = model.decoder.weight, model.decoder.bias, float(model.likelihood.scale)
+    precision = 1 + b * (w.T @ w).diagonal() / sigma**2
+    mean = b * (x.flatten(1) - m) @ w / sigma**2 / precision
+    path = _path(model, x, "prior")
+    state = _at(path, mean + randn(chains, 2, 2, seed=1) / precision.sqrt())
+    size, draws, taken = 1.55 / precision.max().sqrt().expand(2), Draws(7, [0, 1], 2), []
+    for _ in range(12):
+        state, accepted = _transition(path, state, b, size, 3, draws)
+        taken.append(accepted.double().mean())
+    assert 0.4 < torch.stack(taken).mean() < 0.9
+    z = (state.z - mean) * precision.sqrt()
+    assert (z.mean(0).abs() < 4 / math.sqrt(chains)).all()
+    assert ((z.square().mean(0) - 1).abs() < 4 * math.sqrt(2 / chains)).all()
+    assert ((z.pow(4).mean(0) - 3).abs() < 4 * math.sqrt(96 / chains)).all()
+    assert (z.prod(-1).mean(0).abs() < 4 / math.sqrt(chains)).all()
+
+
 def test_the_schedule_goes_from_0_to_1_slowly_at_both_ends() -> None:
     b = sigmoid_schedule(10)
     assert (b[0], b[-1], len(b)) == (0, 1, 11)
@@ -288,3 +311,105 @@ def test_units_tell_apart_what_cannot_be_compared() -> None:
         units(linear_gaussian(value_range=(0, 1)), binary),
     }
     assert len(said) == 4
+
+
+class Categorical(likelihoods.Likelihood):
+    """Every pixel one of 256 values, each as probable: 8 bits."""
+
+    default_range = (0.0, 1.0)
+
+    def channels(self, image_channels: int) -> int:
+        return image_channels
+
+    def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
+        return torch.full(y.shape[:2], -x[0].numel() * math.log(256)) + 0 * y.flatten(2).sum(-1)
+
+    def mean(self, y: Tensor) -> Tensor:
+        return y.sigmoid()
+
+    def measure(self, x: Tensor) -> likelihoods.Measure:
+        return "mass of 8-bit values"
+
+    def misfit(self, decoder_range: likelihoods.Range, value_range: likelihoods.Range) -> str | None:
+        return None
+
+
+def test_a_likelihood_of_one_s_own_says_what_its_number_is() -> None:
+    model, x = small_vae(likelihood=Categorical()), torch.zeros(2, 1, 8, 8)
+    with pytest.raises(NotApplicable, match="is a mass of 8-bit values"):
+        dequantise(x.to(torch.uint8), model, torch.rand(2, 1, 8, 8))
+    assert units(model, x) == "nats per image, probability of 8-bit pixels"
+    splits = Splits(*(TensorSet(torch.zeros(30, 1, 8, 8, dtype=torch.uint8)) for _ in range(3)))
+    for seed in range(3):  # a posterior as the prior, so that every weight is p(x|z)
+        with torch.no_grad():
+            for parameter in model.encoder.parameters():
+                parameter.zero_()
+        found = evaluate(model, splits, only=["likelihood"], budget=Budget(iw_samples=3), seed=seed)
+        metrics = {one.name: one for one in found}
+        assert metrics["bits_per_dim_k3"].value == pytest.approx(8, abs=1e-5)
+        assert "dequantisation" not in metrics["bits_per_dim_k3"].definition
+    model.likelihood.measure = lambda x: "unknown"  # type: ignore[method-assign]
+    with pytest.raises(NotApplicable, match="does not say"):
+        dequantise(x.to(torch.uint8), model, torch.rand(2, 1, 8, 8))
+
+
+def by_name(found: Sequence[Metric | Skipped]) -> dict[str, Metric | Skipped]:
+    return {one.name: one for one in found}
+
+
+@pytest.mark.parametrize("group", ["likelihood", "ais"])
+def test_where_few_weights_count_the_error_is_withheld_and_the_number_marked(group: str) -> None:
+    """Probabilistic PCA with a posterior far narrower than the prior: too hard for so few samples or temperatures."""
+    pixels = torch.randint(0, 256, (40, 1, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    splits = Splits(*(TensorSet(pixels) for _ in range(3)))
+    name = {"likelihood": "iw_bound_k50", "ais": "ais_log_evidence"}[group]
+    budget = Budget(iw_samples=50, ais_images=10, ais_chains=8, ais_steps=3)
+    hard, easy = linear_gaussian(widen=6.0, sigma=0.02), linear_gaussian(widen=0.0, sigma=3.0)
+    for model in (hard, easy):
+        model.register_parameter("like", nn.Parameter(torch.zeros(1, dtype=torch.float64)))
+    found = by_name(evaluate(hard, splits, only=[group], budget=budget))
+    assert found[name].stderr is None
+    assert "lower bound of unknown slack" in found[name].note
+    assert isinstance(found[f"{name}_mc_error"], Skipped)
+    found = by_name(evaluate(easy, splits, only=[group], budget=budget))
+    assert found[name].stderr > 0
+    assert found[name].note is None
+    assert isinstance(found[f"{name}_mc_error"], Metric)
+
+
+def test_errors_that_are_not_withheld_cover_the_truth() -> None:
+    """Log-normal weights of every spread: of the intervals that may be trusted, about as many hold the truth as say so,
+    and of the others far fewer."""
+    for k, images in ((8, 2_000), (100, 1_000), (500, 500)):
+        held = {True: [], False: []}
+        for i, spread in enumerate((0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)):
+            found = log_mean(spread * randn(k, images, seed=i) - spread**2 / 2)
+            inside = found.value.abs() < 1.96 * found.stderr
+            for one in (True, False):
+                held[one].append(inside[found.trusted == one].double())
+        assert 0.97 > torch.cat(held[True]).mean() > 0.82
+        assert torch.cat(held[False]).mean() < 0.75
+
+
+def test_an_image_that_carries_the_mean_elbo_is_told() -> None:
+    model = small_vae(likelihood=likelihoods.Bernoulli()).double()
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.zero_()
+        list(model.decoder.parameters())[-1].fill_(-60.0)  # every pixel black, and sure of it
+    dark = torch.zeros(196, 1, 8, 8, dtype=torch.uint8)
+    dark[:, :, 0, 0] = torch.randint(0, 2, (196, 1), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    one_white = dark.clone()
+    one_white[77] = 255
+    found = {}
+    for name, images in (("dark", dark), ("white", one_white)):
+        splits = Splits(*(TensorSet(images) for _ in range(3)))
+        found[name] = by_name(evaluate(model, splits, only=["likelihood"], budget=Budget(iw_samples=2)))
+    elbo, median = found["white"]["elbo"], found["white"]["elbo_median"]
+    assert median.value - elbo.value > 15
+    assert median.interval[0] <= median.value <= median.interval[1]
+    assert found["white"]["elbo_worst_percent"].value > 0.7
+    assert "the worst 2 of 196 images" in elbo.note
+    assert "carried by few" in found["white"]["distortion"].note
+    assert found["dark"]["elbo"].note is None
+    assert found["dark"]["elbo_worst_percent"].value < 0.1

@@ -18,7 +18,7 @@ from vaes.evaluate.disentanglement import (
     sap,
 )
 from vaes.evaluate.features import Features
-from vaes.evaluate.generation import fid, kid, memorisation, precision_recall
+from vaes.evaluate.generation import fid, fid_bias, kid, memorisation, precision_recall
 from vaes.evaluate.latent import active_units, aggregate_mmd, kl_per_dimension, log_det_covariance, rate_split
 from vaes.evaluate.likelihood import elbo, importance_weighted
 from vaes.evaluate.probes import auroc, knn_probe, linear_probe
@@ -45,6 +45,7 @@ __all__ = [
     "explicitness",
     "factor_vae_score",
     "fid",
+    "fid_bias",
     "importance_weighted",
     "irs",
     "kid",

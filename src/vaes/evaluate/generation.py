@@ -10,11 +10,21 @@ import torch
 from torch import Tensor
 
 from vaes.evaluate.probes import auroc
-from vaes.evaluate.record import Array, Metric, NotApplicable, float_tensor, mean_metric, to_float64
+from vaes.evaluate.record import Array, Metric, NotApplicable, float_tensor, mean_metric, parts_stderr, to_float64
 
-__all__ = ["fid", "frechet_distance", "kid", "memorisation", "precision_recall", "polynomial_mmd"]
+__all__ = [
+    "fid",
+    "fid_bias",
+    "fid_with_bias",
+    "frechet_distance",
+    "kid",
+    "memorisation",
+    "polynomial_mmd",
+    "precision_recall",
+]
 
 CHUNK = 8_000_000  # distances held at once
+LEVELS = 1_024  # of values on a grid
 
 
 def _pair(real: Array, fake: Array, min_rows: int) -> tuple[Tensor, Tensor]:
@@ -63,8 +73,8 @@ def _factor(covariance: Tensor) -> Tensor:
 def fid(real: Array, fake: Array, *, features: str, min_rows: int | None = None) -> Metric:
     """Frechet distance between Gaussians fitted to real (N, d) and generated (M, d) features.
 
-    Biased upwards, the more the fewer rows: compare only numbers of equal N and M. No honest standard error comes with
-    it.
+    Biased upwards, the more the fewer rows: compare only numbers of equal N and M. The note says so where the bias that
+    :func:`fid_bias` expects is more than a tenth of the value. No honest standard error comes with it.
 
     Heusel et al., GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium, 2017,
     https://arxiv.org/abs/1706.08500, equation 6.
@@ -78,22 +88,46 @@ def fid(real: Array, fake: Array, *, features: str, min_rows: int | None = None)
     Raises:
         NotApplicable: not finite, not flat, of different widths, or too few rows.
     """
+    return fid_with_bias(real, fake, features=features, min_rows=min_rows)[0]
+
+
+def fid_bias(real: Array, fake: Array, *, features: str, min_rows: int | None = None) -> Metric:
+    """How far :func:`fid` is expected to lie above its value for endless rows: that of half the rows less that of all.
+
+    The bias falls as 1 / rows, so halving them adds as much as there is. The two halves are disjoint and their values
+    averaged. A second-order expansion for Gaussian features says the same of those, and too little of features with
+    heavier tails. Arguments and errors as in :func:`fid`.
+
+    Chong & Forsyth, Effectively Unbiased FID and Inception Score, 2020, https://arxiv.org/abs/1911.07023, section 3.
+    """
+    return fid_with_bias(real, fake, features=features, min_rows=min_rows)[1]
+
+
+def fid_with_bias(real: Array, fake: Array, *, features: str, min_rows: int | None = None) -> tuple[Metric, Metric]:
+    """:func:`fid` and :func:`fid_bias` together."""
     x, y = _pair(real, fake, 2)
-    needed = x.shape[1] + 1 if min_rows is None else min_rows
+    needed = max(4, x.shape[1] + 1 if min_rows is None else min_rows)  # 4: halves of two
     if min(len(x), len(y)) < needed:
         raise NotApplicable(
             f"{len(x)} real and {len(y)} generated rows are too few for a covariance of {x.shape[1]} features: "
             f"{needed} of each are needed (kid is unbiased with fewer)"
         )
-    value = frechet_distance(x.mean(0), torch.atleast_2d(torch.cov(x.T)), y.mean(0), torch.atleast_2d(torch.cov(y.T)))
-    return Metric(
-        "fid",
-        value,
-        min(len(x), len(y)),
-        f"Frechet distance of Gaussians fitted to {len(x)} real and {len(y)} generated rows, biased upwards; "
-        "Heusel et al. 2017 (1706.08500)",
-        features=features,
+    value = _fid(x, y)
+    generator = torch.Generator().manual_seed(0)
+    halves = [torch.randperm(len(rows), generator=generator).to(x.device).chunk(2) for rows in (x, y)]
+    bias = max(0.0, sum(_fid(x[i], y[j]) for i, j in zip(*halves, strict=True)) / 2 - value)
+    n, rows = min(len(x), len(y)), f"{len(x)} real and {len(y)} generated rows"
+    note = f"about {bias:.3g} of it is the bias of so few rows" if bias > value / 10 else None
+    definition = f"Frechet distance of Gaussians fitted to {rows}, biased upwards; Heusel et al. 2017 (1706.08500)"
+    of_bias = f"expected bias of fid on {rows}: fid of half of them less fid of all; Chong & Forsyth 2020 (1911.07023)"
+    return (
+        Metric("fid", value, n, definition, features=features, note=note),
+        Metric("fid_bias", bias, n, of_bias, features=features),
     )
+
+
+def _fid(x: Tensor, y: Tensor) -> float:
+    return frechet_distance(x.mean(0), torch.atleast_2d(torch.cov(x.T)), y.mean(0), torch.atleast_2d(torch.cov(y.T)))
 
 
 def polynomial_mmd(x: Tensor, y: Tensor) -> float:
@@ -113,8 +147,11 @@ def kid(
     """Kernel inception distance: the unbiased cubic-kernel MMD^2, averaged over random subsets.
 
     Unbiased at any number of rows, so slightly negative where the two agree. A subset takes at most a quarter of the
-    rows. The usual standard error, ``sd / sqrt(n_subsets)``, shrinks to nothing as overlapping subsets are added; here
-    sd is divided by the root of the number of disjoint subsets that the rows allow, which errs on the wide side.
+    rows. The usual standard error, ``sd / sqrt(n_subsets)``, shrinks to nothing as overlapping subsets are added. To
+    first order the MMD is a mean of influences of single rows; the spread of subsets of m of n rows is then the
+    variance of a subset less that of the whole, so the whole has ``sd / sqrt(n / m - 1)``, and drawing finitely many
+    subsets adds ``sd / sqrt(n_subsets)``. Where the two distributions agree there is no first order, and this errs on
+    the wide side.
 
     Binkowski et al., Demystifying MMD GANs, 2018, https://arxiv.org/abs/1801.01401.
 
@@ -138,48 +175,88 @@ def kid(
         return rows[torch.randperm(len(rows), generator=generator)[:size].to(rows.device)]
 
     values = torch.tensor([polynomial_mmd(subset(x), subset(y)) for _ in range(n_subsets)], dtype=torch.float64)
-    disjoint = min(n_subsets, fewer // size)
     return Metric(
         "kid",
         float(values.mean()),
         fewer,
         f"unbiased MMD^2 with (a.b / d + 1)^3 over {n_subsets} subsets of {size}, not multiplied by 1,000; "
         "Binkowski et al. 2018 (1801.01401)",
-        stderr=float(values.std()) / math.sqrt(disjoint),
+        stderr=float(values.std()) * math.sqrt(1 / (fewer / size - 1) + 1 / n_subsets),
         seed=seed,
         features=features,
     )
 
 
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distances (n, m); the expanded square, whose error of about 1e-8 |x| float64 leaves small."""
-    squared = x.square().sum(1)[:, None] + y.square().sum(1)[None] - 2 * x @ y.T
-    return squared.clamp_min_(0).sqrt_()
+def _squared(x: Tensor, y: Tensor) -> Tensor:
+    """Squared Euclidean distances (n, m), expanded; see :func:`_rounding`."""
+    return (x.square().sum(1)[:, None] + y.square().sum(1)[None] - 2 * x @ y.T).clamp_min_(0)
+
+
+def _rounding(*sets: Tensor) -> float:
+    """More than the error of any :func:`_squared` between rows of these sets: distances nearer than that are tied."""
+    largest = max(float(rows.square().sum(1).max()) for rows in sets)
+    return 8 * (sets[0].shape[1] + 2) * torch.finfo(sets[0].dtype).eps * largest
+
+
+def _whole(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The two sets as whole numbers of steps, where they lie on an even grid as pixels do, in any unit; else None.
+
+    Pixels of 1/255 in float32 have lost their ties; float64 sums of squares of whole numbers are exact.
+    """
+    seen = torch.cat([x[:100].flatten(), y[:100].flatten()]).unique()
+    if not 1 < len(seen) <= LEVELS:
+        return None
+    low, span = seen[0], seen[-1] - seen[0]
+    steps = (span / seen.diff().min()).round()
+    if steps > LEVELS:
+        return None
+    whole = [((rows - low) * (steps / span)) for rows in (x, y)]
+    if any((rows - rows.round()).abs().max() > 0.01 for rows in whole):
+        return None
+    return whole[0].round(), whole[1].round()
 
 
 def _radii(x: Tensor, k: int) -> Tensor:
-    """Distance (N,) of every row of x to its k-th nearest other row, a block of rows at a time."""
+    """Squared distance (N,) of every row of x to its k-th nearest other row, a block of rows at a time."""
     found, step = [], max(1, CHUNK // len(x))
     for start in range(0, len(x), step):
-        block = _distances(x[start : start + step], x)
+        block = _squared(x[start : start + step], x)
         own = torch.arange(len(block), device=x.device)
         block[own, own + start] = torch.inf
         found.append(block.kthvalue(k, dim=1).values)
     return torch.cat(found)
 
 
+def _precision_recall(x: Tensor, y: Tensor, k: int, tie: float) -> Tensor:
+    """Precision, recall, density and coverage, (4,) float64, of real rows x and generated rows y; squared distances
+    that differ by ``tie`` or less are equal."""
+    radius_x, radius_y = _radii(x, k) + tie, _radii(y, k) + tie
+    covered, recalled, balls = 0, 0, torch.zeros(len(y), dtype=x.dtype, device=x.device)
+    step = max(1, CHUNK // len(y))
+    for part, radius in zip(x.split(step), radius_x.split(step), strict=True):
+        distance = _squared(part, y)
+        inside = distance <= radius[:, None]
+        balls += inside.sum(0)
+        covered += int(inside.any(1).sum())
+        recalled += int((distance <= radius_y).any(1).sum())
+    precision, density = float((balls > 0).double().mean()), float(balls.mean()) / k
+    return torch.tensor([precision, recalled / len(x), density, covered / len(x)], dtype=torch.float64)
+
+
 def precision_recall(
-    real: Array, fake: Array, *, features: str, k: int = 5, min_rows: int = 50
+    real: Array, fake: Array, *, features: str, k: int = 5, min_rows: int = 50, seed: int = 0
 ) -> tuple[Metric, Metric, Metric, Metric]:
     """Precision, recall, density and coverage from balls that reach to the k-th nearest neighbour of the same set.
 
     Precision: share of generated rows inside some real row's ball. Recall: share of real rows inside some generated
     row's. Density: mean number of real balls around a generated row, over k; it can exceed 1. Coverage: share of real
-    balls that hold a generated row. Balls are closed (a published implementation takes open ones; they differ in exact
-    ties only).
-    Where both sets come from one distribution, density is 1 on average and coverage
-    ``1 - prod_i (N - i) / (N + M - i)``, i = 1 .. k, not 1. Standard errors are those of the mean over the rows
-    counted, the other set held fixed.
+    balls that hold a generated row. Balls are closed, and ties exact: features on a grid (binary or 8-bit images, in
+    any unit) are compared as whole numbers, and others are tied where they differ by less than rounding (a published
+    implementation takes open balls). Where both sets come from one distribution without ties, density is 1 on average
+    and coverage ``1 - prod_i (N - i) / (N + M - i)``, i = 1 .. k, not 1.
+
+    Standard errors are of both sets drawn anew: from the spread over disjoint random parts of both
+    (:func:`vaes.evaluate.record.parts_stderr`).
 
     Kynkaanniemi et al., Improved Precision and Recall Metric for Assessing Generative Models, 2019,
     https://arxiv.org/abs/1904.06991, section 2 (k = 3 there); Naeem et al., Reliable Fidelity and Diversity Metrics for
@@ -191,32 +268,32 @@ def precision_recall(
         features: name of the feature network.
         k: neighbour that the balls reach to.
         min_rows: refuse fewer on either side.
+        seed: of the parts.
 
     Raises:
-        NotApplicable: not finite, not flat, of different widths, or fewer than ``min_rows`` or k + 1 rows on a side.
+        NotApplicable: not finite, not flat, of different widths, or fewer than ``min_rows`` or 2 k + 2 rows on a side.
     """
-    x, y = _pair(real, fake, max(min_rows, k + 1))
+    x, y = _pair(real, fake, max(min_rows, 2 * k + 2))
+    whole = _whole(x, y)
     centre = x.mean(0)  # distances do not care, rounding does
-    x, y = x - centre, y - centre
-    radius_x, radius_y = _radii(x, k), _radii(y, k)
-    covered, recalled, balls = [], [], torch.zeros(len(y), dtype=x.dtype, device=x.device)
-    step = max(1, CHUNK // len(y))
-    for part, radius in zip(x.split(step), radius_x.split(step), strict=True):
-        distance = _distances(part, y)
-        inside = distance <= radius[:, None]
-        balls += inside.sum(0)
-        covered.append(inside.any(1))
-        recalled.append((distance <= radius_y).any(1))
+    x, y = whole or (x - centre, y - centre)
+    tie = 0.0 if whole else 2 * _rounding(x, y)
+    sizes, repeats = (len(x), len(y)), 16 if min(len(x), len(y)) <= 2_000 else 4
+    stderr = parts_stderr(sizes, lambda i, j: _precision_recall(x[i], y[j], k, tie).numpy(), repeats=repeats, seed=seed)
     about = f"k = {k}, {len(x)} real and {len(y)} generated rows"
     old, new = "Kynkaanniemi et al. 2019 (1904.06991)", "Naeem et al. 2020 (2002.09797)"
-    values = {
-        "precision": (balls > 0, f"share of generated rows in a real row's k-NN ball, {about}; {old}"),
-        "recall": (torch.cat(recalled), f"share of real rows in a generated row's k-NN ball, {about}; {old}"),
-        "density": (balls / k, f"mean number of real k-NN balls around a generated row, over k, {about}; {new}"),
-        "coverage": (torch.cat(covered), f"share of real k-NN balls that hold a generated row, {about}; {new}"),
+    definitions = {
+        "precision": f"share of generated rows in a real row's closed k-NN ball, {about}; {old}",
+        "recall": f"share of real rows in a generated row's closed k-NN ball, {about}; {old}",
+        "density": f"mean number of real closed k-NN balls around a generated row, over k, {about}; {new}",
+        "coverage": f"share of real closed k-NN balls that hold a generated row, {about}; {new}",
     }
+    rows = (len(y), len(x), len(y), len(x))
     precision, recall, density, coverage = (
-        mean_metric(name, rows.cpu(), definition, features=features) for name, (rows, definition) in values.items()
+        Metric(name, value, n, definition, stderr=float(error), seed=seed, version=2, features=features)
+        for (name, definition), value, error, n in zip(
+            definitions.items(), _precision_recall(x, y, k, tie).tolist(), stderr, rows, strict=True
+        )
     )
     return precision, recall, density, coverage
 
@@ -227,7 +304,7 @@ def _nearest(x: Tensor, train: Tensor) -> Tensor:
     for part in map(to_float64, x.split(step)):
         best = torch.full((len(part),), torch.inf, dtype=part.dtype, device=part.device)
         for block in map(to_float64, train.split(step)):
-            near = block[_distances(part, block).argmin(1)]
+            near = block[_squared(part, block).argmin(1)]
             best = torch.minimum(best, (part - near).norm(dim=1))
         found.append(best)
     return torch.cat(found)

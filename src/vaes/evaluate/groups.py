@@ -1,7 +1,7 @@
 """The groups of metrics of a model on a split: each a function of a :class:`Job`, from nothing but its inputs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from vaes.data import ImageSet, Splits, to_float
 from vaes.evaluate.annealed import annealed
 from vaes.evaluate.disentanglement import disentanglement_metrics
 from vaes.evaluate.features import Features, find_features
-from vaes.evaluate.generation import fid, kid, memorisation, precision_recall
+from vaes.evaluate.generation import fid, fid_with_bias, kid, memorisation, precision_recall
 from vaes.evaluate.latent import (
     active_units,
     aggregate_mmd,
@@ -23,11 +23,32 @@ from vaes.evaluate.latent import (
     log_det_covariance,
     rate_split,
 )
-from vaes.evaluate.likelihood import Draws, LogMean, concatenate, dequantise, elbo, importance_weighted, to_bits, units
-from vaes.evaluate.passes import Codes, batches, choose, decode_samples, encode, pixels, reconstruct
+from vaes.evaluate.likelihood import (
+    Bound,
+    Draws,
+    LogMean,
+    bound_of,
+    concatenate,
+    dequantise,
+    importance_weighted,
+    mass_to_bits,
+    to_bits,
+    units,
+)
+from vaes.evaluate.passes import Codes, batches, central, choose, decode, decode_samples, encode, join, pixels
 from vaes.evaluate.probes import auroc, knn_probe, linear_probe
 from vaes.evaluate.reconstruction import reconstruction_metrics
-from vaes.evaluate.record import Column, Metric, NotApplicable, Skipped, attempt, mean_metric, to_float64
+from vaes.evaluate.record import (
+    Column,
+    Metric,
+    NotApplicable,
+    Skipped,
+    attempt,
+    mean_metric,
+    median_metric,
+    to_float64,
+    worst_percent,
+)
 from vaes.model import VAE
 from vaes.priors import StandardNormal
 
@@ -63,9 +84,9 @@ class Job:
 
     def __init__(
         self, model: VAE, splits: Splits, split: str, budget: Budget, seed: int, progress: bool,
-        features: Features | str, cache: Path | None, outliers: ImageSet | None,
+        features: Features | str, cache: Path | None, outliers: ImageSet | None, only: Sequence[str],
     ) -> None:  # fmt: skip
-        self.model, self.splits, self.split, self.budget = model, splits, split, budget
+        self.model, self.splits, self.split, self.budget, self.only = model, splits, split, budget, only
         self.seed, self.progress, self.cache, self.outliers = seed, progress, cache, outliers
         self._features = features
         self.images: ImageSet = getattr(splits, split)
@@ -74,9 +95,32 @@ class Job:
         self.columns: dict[str, Column] = {}
 
     @cached_property
+    def bounds(self) -> tuple[Codes, Bound]:
+        """Codes of the images and their bounds by one draw each, (N,) float64, from one pass."""
+        return self.bounds_of(self.images, self.index, "ELBO")
+
+    def bounds_of(self, images: ImageSet, index: Tensor, what: str) -> tuple[Codes, Bound]:
+        """What :attr:`bounds` holds, of any images."""
+        codes, columns = [], []
+        for part in batches(index, self.budget.batch_size, what, self.progress):
+            x = self.floats(images, part)
+            trace = self.model(x, Draws(self.seed, part.tolist(), self.model.z_dim).normal(1, x))
+            columns.append(torch.stack([column.double().cpu() for column in bound_of(trace, self.model)]))
+            codes.append(central(trace))
+        return join(codes), Bound(*torch.cat(columns, 1))
+
+    @cached_property
     def codes(self) -> Codes:
-        """Codes of the images."""
+        """Codes of the images, from the pass of the bounds if that is made anyhow."""
+        if "log_q" in self.model.posterior.gives and {"likelihood", "downstream"} & set(self.only):
+            return self.bounds[0]
         return encode(self.model, self.images, self.index, self.budget.batch_size, self.progress)
+
+    @cached_property
+    def training(self) -> tuple[Tensor, Codes]:
+        """As many images of the training split: their indices and codes."""
+        rows = choose(self.splits.train, self.budget.n_images, self.seed)
+        return rows, encode(self.model, self.splits.train, rows, self.budget.batch_size, self.progress)
 
     @cached_property
     def features(self) -> Features:
@@ -103,27 +147,37 @@ def _likelihood(job: Job) -> Found:
 
 
 def _elbo(job: Job) -> tuple[Metric, ...]:
-    parts = []
-    for index in batches(job.index, job.budget.batch_size, "ELBO", job.progress):
-        x = job.floats(job.images, index)
-        found = elbo(job.model, x, Draws(job.seed, index.tolist(), job.model.z_dim).normal(1, x))
-        parts.append(torch.stack([column.double().cpu() for column in found]))
-    columns = _finite(torch.cat(parts, 1), "ELBO")
+    columns = Bound(*(_finite(column, "ELBO") for column in job.bounds[1]))
     unit = units(job.model, job.floats(job.images, job.index[:500]))
-    about = {
-        "elbo": f"evidence lower bound at beta = 1, one draw of q(z|x) for each image, {unit}; Kingma & Welling 2013",
-        "distortion": f"-E log p(x|z), one draw of q(z|x) for each image, {unit}",
-        "rate": "KL(q(z|x) || p(z)), nats per image; in closed form where there is one",
-    }
-    for name, column in zip(about, columns, strict=True):
-        job.column(name, column, job.index)
-    return tuple(
-        mean_metric(name, column, definition, seed=job.seed)
-        for (name, definition), column in zip(about.items(), columns, strict=True)
+    draws = f"one draw of q(z|x) for each image, {unit}"
+    tail = worst_percent(columns.elbo, low=True)
+    share = (
+        f"share of all distances of the ELBO from its median that the lowest percent of images ({tail.items}) has; a "
+        "normal law gives 0.03"
+    )
+    distortion = f"-E log p(x|z), {draws}"
+    rate = "KL(q(z|x) || p(z)), nats per image; in closed form where there is one"
+    return (
+        _per_image(job, "elbo", columns.elbo, f"evidence lower bound at beta = 1, {draws}; Kingma & Welling 2013"),
+        _per_image(job, "distortion", columns.distortion, distortion, low=False),
+        _per_image(job, "rate", columns.rate, rate, low=False),
+        median_metric("elbo_median", columns.elbo, f"median over images of the ELBO, {draws}", seed=job.seed),
+        Metric("elbo_worst_percent", tail.share, len(columns.elbo), share, seed=job.seed),
     )
 
 
-def _importance_weighted(job: Job, k: int) -> tuple[Metric, ...]:
+def _per_image(
+    job: Job, name: str, values: Tensor, definition: str, *, index: Tensor | None = None, low: bool = True,
+    unit: str = "nats",
+) -> Metric:  # fmt: skip
+    """The mean over the images at an index (by default all that were chosen), which are kept one by one, with a note
+    where few of them carry it; the lowest are the worst if ``low``."""
+    job.column(name, values, job.index if index is None else index)
+    note = worst_percent(values, low=low).note(len(values), unit)
+    return mean_metric(name, values, definition, seed=job.seed, note=note)
+
+
+def _importance_weighted(job: Job, k: int) -> tuple[Metric | Skipped, ...]:
     index = _some(job, job.budget.iw_images)
     found = _weigh(job, index, k, lambda part: job.floats(job.images, part), f"K = {k}")
     unit = units(job.model, job.floats(job.images, index))
@@ -131,18 +185,26 @@ def _importance_weighted(job: Job, k: int) -> tuple[Metric, ...]:
     return _log_mean_metrics(job, f"iw_bound_k{k}", found, index, about)
 
 
-def _log_mean_metrics(job: Job, name: str, found: LogMean, index: Tensor, definition: str) -> tuple[Metric, ...]:
-    value = _finite(found.value, name)
-    job.column(name, value, index)
-    metrics = [mean_metric(name, value, definition, seed=job.seed)]
-    if found.k > 1:
-        noise = float(found.stderr.square().sum().sqrt()) / len(value)
-        error = f"Monte Carlo standard error of {name} on these images, K = {found.k} (its own stderr is over images)"
-        metrics.append(Metric(f"{name}_mc_error", noise, len(value), error, seed=job.seed))
-        about = f"mean over images of the effective sample size of {name}, (sum w)^2 / sum w^2, of {found.k}"
-        job.column(f"{name}_ess", found.ess, index)
-        metrics.append(mean_metric(f"{name}_ess", found.ess, about, seed=job.seed))
-    return tuple(metrics)
+def _log_mean_metrics(
+    job: Job, name: str, found: LogMean, index: Tensor, definition: str
+) -> tuple[Metric | Skipped, ...]:
+    value, n = _finite(found.value, name), len(found.value)
+    metric = _per_image(job, name, value, definition, index=index)
+    if found.k == 1:
+        return (metric,)
+    about = f"mean over images of the effective sample size of {name}, (sum w)^2 / sum w^2, of {found.k}"
+    job.column(f"{name}_ess", found.ess, index)
+    ess = mean_metric(f"{name}_ess", found.ess, about, seed=job.seed)
+    low = int((~found.trusted).sum())
+    if low > n / 100:
+        reason = (
+            f"a lower bound of unknown slack: the effective sample size is below {found.ess_needed:.3g} of {found.k} "
+            f"on {low} of {n} images (the least: {float(found.ess.min()):.1f})"
+        )
+        return metric._replace(stderr=None, note=reason), Skipped(f"{name}_mc_error", reason), ess
+    noise = float(found.stderr.square().sum().sqrt()) / n
+    error = f"Monte Carlo standard error of {name} on these images, K = {found.k} (its own stderr is over images)"
+    return metric, Metric(f"{name}_mc_error", noise, n, error, seed=job.seed), ess
 
 
 def _weigh(job: Job, index: Tensor, k: int, read: Callable[[Tensor], Tensor], what: str) -> LogMean:
@@ -156,28 +218,32 @@ def _weigh(job: Job, index: Tensor, k: int, read: Callable[[Tensor], Tensor], wh
 
 
 def _bits(job: Job, k: int) -> Metric:
-    index = _some(job, job.budget.iw_images)
+    index, size = _some(job, job.budget.iw_images), math.prod(job.images.shape)
+    x = job.floats(job.images, index)
+    definition = f"importance-weighted with K = {k}"
+    if job.model.likelihood.measure(x) == "mass of 8-bit values":
+        found = _weigh(job, index, k, lambda part: job.floats(job.images, part), "bits")
+        bits = mass_to_bits(_finite(found.value, "bits per dimension"), size)
+        definition = f"bits per pixel and channel of 8-bit images, {definition}"
+    else:
 
-    def read(part: Tensor) -> Tensor:
-        drawn = np.stack([np.random.default_rng((job.seed, i, 1)).random(job.images.shape) for i in part.tolist()])
-        return dequantise(pixels(job.images, part), job.model, torch.from_numpy(drawn)).to(job.like)
+        def read(part: Tensor) -> Tensor:
+            drawn = np.stack([np.random.default_rng((job.seed, i, 1)).random(job.images.shape) for i in part.tolist()])
+            return dequantise(pixels(job.images, part), job.model, torch.from_numpy(drawn)).to(job.like)
 
-    found = _weigh(job, index, k, read, "bits")
-    bits = to_bits(_finite(found.value, "bits per dimension"), job.model, math.prod(job.images.shape))
-    job.column(f"bits_per_dim_k{k}", bits, index)
-    return mean_metric(
-        f"bits_per_dim_k{k}",
-        bits,
-        "upper bound on the bits per pixel and channel of 8-bit images, uniform dequantisation on bins of 1/255 about "
-        f"the pixel values, importance-weighted with K = {k}; Theis et al. 2016 (1511.01844)",
-        seed=job.seed,
-    )
+        found = _weigh(job, index, k, read, "bits")
+        bits = to_bits(_finite(found.value, "bits per dimension"), job.model, size)
+        definition = (
+            "upper bound on the bits per pixel and channel of 8-bit images, uniform dequantisation on bins of 1/255 "
+            f"about the pixel values, {definition}; Theis et al. 2016 (1511.01844)"
+        )
+    return _per_image(job, f"bits_per_dim_k{k}", bits, definition, index=index, low=False, unit="bits")
 
 
 def _ais(job: Job) -> Found:
     budget = job.budget
 
-    def metrics() -> tuple[Metric, ...]:
+    def metrics() -> tuple[Metric | Skipped, ...]:
         index = _some(job, budget.ais_images)
         found = annealed(
             job.model,
@@ -203,9 +269,10 @@ def _ais(job: Job) -> Found:
 
 
 def _reconstruction(job: Job) -> Found:
-    index = _some(job, max(1, MAX_VALUES // math.prod(job.images.shape)))
+    rows = _spread(len(job.index), max(1, MAX_VALUES // math.prod(job.images.shape)))
+    index = job.index[rows]
     x = to_float(pixels(job.images, index), job.model.value_range)
-    y = reconstruct(job.model, x.to(job.like.dtype), job.budget.batch_size, job.progress)
+    y = decode(job.model, job.codes.mean[rows], job.budget.batch_size, job.progress)
     low, high = job.model.value_range  # errors are told on [0, 1], so that models of either range meet
     x, y = ((images.double() - low) / (high - low) for images in (x, y))
     return reconstruction_metrics(x, y, data_range=1, keep=lambda name, values: job.column(name, values, index))
@@ -218,7 +285,7 @@ def _generation(job: Job) -> Found:
 
 
 def _sample_quality(job: Job, samples: Tensor, real: Tensor) -> Found:
-    names = ("fid", "fid_floor", "kid", "precision_recall")
+    names = ("fid", "fid_bias", "fid_floor", "kid", "precision_recall")
     try:
         features = job.features
     except NotApplicable as reason:
@@ -235,10 +302,10 @@ def _sample_quality(job: Job, samples: Tensor, real: Tensor) -> Found:
         )
 
     return (
-        attempt("fid", lambda: fid(x, y, features=features.name))
+        attempt("fid", lambda: fid_with_bias(x, y, features=features.name))
         + attempt("fid_floor", floor)
         + attempt("kid", lambda: kid(x, y, features=features.name, seed=job.seed))
-        + attempt("precision_recall", lambda: precision_recall(x, y, features=features.name))
+        + attempt("precision_recall", lambda: precision_recall(x, y, features=features.name, seed=job.seed))
     )
 
 
@@ -302,8 +369,7 @@ def _probe(job: Job, probe: Callable[..., Metric]) -> Metric:
         raise NotApplicable("the images come without labels")
     if job.split == "train":
         raise NotApplicable("the split evaluated is the training split, which probes are fitted on")
-    rows = choose(train, job.budget.n_images, job.seed)
-    codes = encode(job.model, train, rows, job.budget.batch_size, job.progress)
+    rows, codes = job.training
     return probe(codes.mean, train.labels[rows], test=(job.codes.mean, job.images.labels[job.index]), seed=job.seed)
 
 
@@ -313,14 +379,8 @@ def _outliers(job: Job) -> Metric:
         raise NotApplicable("no second source was given (--outliers.kind mnist --outliers.root ...)")
     if other.shape != job.images.shape:
         raise NotApplicable(f"the outliers are {other.shape} and the images {job.images.shape}: they must be alike")
-    scores = []
-    for images in (job.images, other):
-        parts = []
-        for index in choose(images, job.budget.n_images, job.seed).split(job.budget.batch_size):
-            x = job.floats(images, index)
-            draws = Draws(job.seed, index.tolist(), job.model.z_dim)
-            parts.append(-elbo(job.model, x, draws.normal(1, x)).elbo.double().cpu())
-        scores.append(torch.cat(parts))
+    index = choose(other, job.budget.n_images, job.seed)
+    scores = [-job.bounds[1].elbo, -job.bounds_of(other, index, "outliers")[1].elbo]
     found = auroc(*scores)
     return found._replace(
         name="outlier_auroc", seed=job.seed, definition=f"score: the negative ELBO of one draw; {found.definition}"
@@ -329,7 +389,11 @@ def _outliers(job: Job) -> Metric:
 
 def _some(job: Job, n: int) -> Tensor:
     """At most n of the images, evenly spread over those chosen."""
-    return job.index[torch.linspace(0, len(job.index) - 1, min(n, len(job.index))).long()]
+    return job.index[_spread(len(job.index), n)]
+
+
+def _spread(of: int, n: int) -> Tensor:
+    return torch.linspace(0, of - 1, min(n, of)).long()
 
 
 def _gaussians(job: Job) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,14 @@ mixture ``q(z) = (1/N) sum_n q(z | x_n)``, and the prior is N(0, I). Nats throug
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from vaes.evaluate.record import (
     Array,
@@ -17,9 +21,10 @@ from vaes.evaluate.record import (
     float_tensor,
     jackknife_stderr,
     mean_metric,
+    parts_stderr,
     same_length,
 )
-from vaes.functional import LOG_2PI, Kernel, gaussian_kernel, kl_normal, log_normal
+from vaes.functional import LOG_2PI, Kernel, gaussian_kernel, kl_normal
 
 __all__ = [
     "AggregateDensity",
@@ -27,14 +32,18 @@ __all__ = [
     "aggregate_log_density",
     "aggregate_mmd",
     "draw_codes",
+    "draw_noise",
     "gaussian_posteriors",
+    "jackknife_groups",
     "kl_per_dimension",
+    "leave_out_means",
     "log_det_covariance",
     "rate_split",
 ]
 
 CHUNK = 8_000_000  # densities held at once, 64 MB
 GROUPS = 20  # of rows, for the jackknife
+NARROW = 1e9  # largest squared distance over variance whose rounding leaves 1e-6 nats
 
 
 def gaussian_posteriors(mean: Array, logvar: Array, min_rows: int = 1) -> tuple[Tensor, Tensor]:
@@ -53,10 +62,19 @@ def gaussian_posteriors(mean: Array, logvar: Array, min_rows: int = 1) -> tuple[
     return mu, lv
 
 
+def jackknife_groups(rows: int, groups: int) -> Tensor:
+    """The group (N,) of each row, 0 .. G - 1, at random and of equal sizes."""
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(0)) % groups
+
+
+def draw_noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers (N, D), drawn on the CPU so that they are the same on any device."""
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+
+
 def draw_codes(mean: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
     """One code (N, D) from each posterior."""
-    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)  # on the CPU: the same draws on any device
-    return mean + torch.exp(0.5 * logvar) * noise.to(mean.device)
+    return mean + torch.exp(0.5 * logvar) * draw_noise(mean, generator)
 
 
 class AggregateDensity(NamedTuple):
@@ -66,24 +84,82 @@ class AggregateDensity(NamedTuple):
     marginals: Tensor  # (S, D) log q(z_j)
 
 
-def aggregate_log_density(z: Tensor, mean: Tensor, logvar: Tensor) -> AggregateDensity:
+def aggregate_log_density(z: Tensor, mean: Tensor, logvar: Tensor, *, offset: Tensor | None = None) -> AggregateDensity:
     """``log (1/N) sum_n q(z | x_n)`` of codes z (S, D), jointly and per dimension, in memory that does not grow with S.
 
-    ``log q(z_j | x_n)`` is a quadratic in z_j, so a batch of codes costs one matrix product of (S, 3) by (3, N) for
-    each dimension; float64 and centring keep its cancellation far below the Monte Carlo error.
+    ``offset`` (S, D) is added to z; a step from a posterior's mean that is smaller than the mean's rounding is not lost
+    if it is given so.
     """
-    centre = mean.mean(0)
-    mu, precision = (mean - centre).T, torch.exp(-logvar).T  # (D, N)
-    coefficients = torch.stack(
-        [-0.5 * precision, precision * mu, -0.5 * (precision * mu.square() + logvar.T + LOG_2PI)], 1
-    )
     joint, marginals = [], []
-    for part in (z - centre).split(max(1, CHUNK // mean.numel())):
-        powers = torch.stack([part.square(), part, torch.ones_like(part)], -1).transpose(0, 1)  # (D, s, 3)
-        log_density = powers @ coefficients  # (D, s, N)
+    for log_density in _log_densities(z, torch.zeros_like(z) if offset is None else offset, mean, logvar):
         joint.append(_log_mean_exp(log_density.sum(0)))
         marginals.append(_log_mean_exp(log_density).T)
     return AggregateDensity(torch.cat(joint), torch.cat(marginals))
+
+
+def _log_densities(z: Tensor, offset: Tensor, mean: Tensor, logvar: Tensor) -> Iterator[Tensor]:
+    """``log q(z_j | x_n)``, (D, s, N), for s of the codes z + offset at a time.
+
+    It is a quadratic in z_j, so that a batch of codes costs one matrix product of (s, 3) by (3, N) for each dimension.
+    Where posteriors are so narrow that its terms would cancel to more than 1e-6, differences are taken one by one.
+    """
+    centre = mean.mean(0)
+    mu, lv = (mean - centre).T, logvar.T  # (D, N)
+    at = z - centre
+    size = max(1, CHUNK // mean.numel())
+    precision = torch.exp(-lv)
+    reach = torch.maximum((at + offset).abs().amax(0), mu.abs().amax(1))  # (D,)
+    if float((precision.amax(1) * reach.square()).max()) < NARROW:
+        coefficients = torch.stack(
+            [-0.5 * precision, precision * mu, -0.5 * (precision * mu.square() + lv + LOG_2PI)], 1
+        )
+        for part in (at + offset).split(size):
+            powers = torch.stack([part.square(), part, torch.ones_like(part)], -1).transpose(0, 1)  # (D, s, 3)
+            yield powers @ coefficients
+        return
+    root, constant = torch.exp(-0.5 * lv)[:, None], -0.5 * (lv + LOG_2PI)[:, None]
+    for part, step in zip(z.split(size), offset.split(size), strict=True):
+        difference = part.T[:, :, None] - mean.T[:, None]  # exactly 0 from a code's own mean
+        yield constant - 0.5 * ((difference + step.T[:, :, None]) * root).square()
+
+
+def leave_out_means(
+    z: Tensor, offset: Tensor, mean: Tensor, logvar: Tensor, of_code: Tensor, of_row: Tensor, groups: int
+) -> AggregateDensity:
+    """Mean log-densities of codes z + offset (S, D) under the aggregate posterior of N rows: of all of them, then with
+    the codes and rows of each group left out, (1 + G,) and (1 + G, D). For a jackknife; NaN where nothing is left.
+
+    Args:
+        z: (S, D).
+        offset: (S, D).
+        mean: (N, D).
+        logvar: (N, D).
+        of_code: (S,) group of each code, 0 .. G - 1.
+        of_row: (N,) group of each row.
+        groups: G.
+    """
+    member = F.one_hot(of_row, groups).float()
+    kept_rows = torch.cat([torch.ones(groups, 1), 1 - torch.eye(groups)], 1).to(member)  # (G, 1 + G)
+    count = (member.sum(0) @ kept_rows).double()
+    kept_codes = kept_rows.T.double() @ F.one_hot(of_code, groups).T.double()  # (1 + G, S)
+
+    def left(log_density: Tensor) -> Tensor:
+        """(..., s, N) -> (..., s, 1 + G)."""
+        peak = log_density.amax(-1, keepdim=True)
+        terms = (log_density - peak).float().clamp_min_(-80).exp_()  # as in _log_mean_exp
+        return peak + ((terms @ member) @ kept_rows).to(peak.dtype).log() - count.to(peak.dtype).log()
+
+    joint: Tensor | float = 0.0
+    marginals: Tensor | float = 0.0
+    start = 0
+    for log_density in _log_densities(z, offset, mean, logvar):
+        keep = kept_codes[:, start : start + log_density.shape[1]].to(log_density)  # (1 + G, s)
+        for_joint, for_marginals = left(log_density.sum(0)), left(log_density)
+        joint = joint + torch.where(keep > 0, for_joint.T, 0.0).sum(1)
+        marginals = marginals + torch.where(keep > 0, for_marginals.transpose(1, 2), 0.0).sum(-1).T
+        start += log_density.shape[1]
+    codes = kept_codes.sum(1).to(mean)
+    return AggregateDensity(torch.as_tensor(joint) / codes, torch.as_tensor(marginals) / codes[:, None])
 
 
 def _log_mean_exp(x: Tensor) -> Tensor:
@@ -153,7 +229,7 @@ def log_det_covariance(mean: Array, logvar: Array | None = None) -> Metric:
             f"{len(mu)} rows are too few for a covariance in {mu.shape[1]} dimensions: {needed} are needed"
         )
     spread = torch.zeros_like(mu) if logvar is None else torch.exp(gaussian_posteriors(mean, logvar)[1])
-    group = torch.randperm(len(mu), generator=torch.Generator().manual_seed(0)).to(mu.device) % GROUPS
+    group = jackknife_groups(len(mu), GROUPS).to(mu.device)
     value = _log_det(mu, spread)
     left_out = [_log_det(mu[group != g], spread[group != g]) for g in range(GROUPS)]
     what = "Cov(E[z|x]) + E[Var(z|x)]" if logvar is not None else "the rows' covariance"
@@ -181,7 +257,8 @@ def rate_split(mean: Array, logvar: Array, *, n_samples: int = 2_000, seed: int 
     code from each of at most ``n_samples`` of the images, with q(z) the mixture of all N given. The three add up
     exactly to ``rate_sampled``, which estimates the mean rate. Mutual information is that with the index of the image
     among the N, so at most log N: where it is near that, N is too small to tell it, and total correlation is then wrong
-    by as much. The standard errors are those of the draws, the N posteriors held fixed.
+    by as much. The standard errors are those of other images and draws, by a jackknife over 20 groups of rows; that N
+    is finite they do not know.
 
     Hoffman & Johnson, ELBO surgery, 2016; Chen et al., Isolating Sources of Disentanglement in Variational
     Autoencoders, 2018, https://arxiv.org/abs/1802.04942, equation 2.
@@ -197,12 +274,13 @@ def rate_split(mean: Array, logvar: Array, *, n_samples: int = 2_000, seed: int 
     """
     mu, lv = gaussian_posteriors(mean, logvar, min_rows=2)
     generator = torch.Generator().manual_seed(seed)
-    z = draw_codes(mu, lv, generator)
+    noise = draw_noise(mu, generator)
     rows = torch.randperm(len(mu), generator=generator)[:n_samples].to(mu.device)
-    z = z[rows]
-    log_q = log_normal(z, mu[rows], lv[rows]).sum(-1)
-    log_p = log_normal(z, torch.zeros_like(z), torch.zeros_like(z)).sum(-1)
-    joint, marginals = aggregate_log_density(z, mu, lv)
+    offset, groups = (torch.exp(0.5 * lv) * noise)[rows], min(GROUPS, len(mu))
+    of_row = jackknife_groups(len(mu), groups).to(mu.device)
+    joint, marginals = leave_out_means(mu[rows], offset, mu, lv, of_row[rows], of_row, groups)
+    log_q = _left_out(-0.5 * (LOG_2PI + lv + noise.square()).sum(-1)[rows], of_row[rows], groups)
+    log_p = _left_out(-0.5 * (LOG_2PI + (mu[rows] + offset).square()).sum(-1), of_row[rows], groups)
     product = marginals.sum(-1)
     about = (
         f"q(z) the mixture of {len(mu)} posteriors, nats; Hoffman & Johnson 2016, Chen et al. 2018 (1802.04942) eq. 2"
@@ -214,8 +292,18 @@ def rate_split(mean: Array, logvar: Array, *, n_samples: int = 2_000, seed: int 
         "rate_sampled": (log_q - log_p, "E log q(z|x)/p(z) on the same draws, the sum of the three parts"),
     }
     return tuple(
-        mean_metric(name, values.cpu(), f"{what}, {about}", seed=seed) for name, (values, what) in parts.items()
+        Metric(
+            name, float(values[0]), len(rows), f"{what}, {about}", stderr=jackknife_stderr(values[1:].cpu()), seed=seed
+        )
+        for name, (values, what) in parts.items()
     )
+
+
+def _left_out(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """The mean of values (S,), then without each group, (1 + G,)."""
+    sums = torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, group, values)
+    count = torch.bincount(group, minlength=groups)
+    return torch.cat([values.mean()[None], (values.sum() - sums) / (len(values) - count)])
 
 
 def aggregate_mmd(
@@ -225,6 +313,7 @@ def aggregate_mmd(
 
     The unbiased U-statistic, negative by chance where the two agree. The p-value is the share of random relabellings of
     the pooled sample, the true one among them, with as large a statistic; it falls with N however small the mismatch.
+    The standard error of the statistic is from halves of codes and draws; where the two agree it errs on the wide side.
     At most ``n_max`` codes are used, at random, since the kernel matrix is (2 n)^2. The default kernel, ``exp(-|x -
     y|^2 / 2 D)``, is scaled to the prior, not to the codes, so numbers of different models compare.
 
@@ -260,13 +349,22 @@ def aggregate_mmd(
     cross = gram.sum() - within  # both triangles
     statistic = within / (n * (n - 1)) - cross / n**2
     as_large = int((statistic[1:] >= statistic[0]).sum()) + 1
-    p = as_large / (n_permutations + 1)
-    error = math.sqrt(p * (1 - p) / (n_permutations + 1))
+
+    def of_parts(i: NDArray[np.int64], j: NDArray[np.int64]) -> float:
+        rows, draws = torch.from_numpy(i), torch.from_numpy(j) + n
+        inside = [float(gram[part][:, part].sum()) / (len(part) * (len(part) - 1)) for part in (rows, draws)]
+        return sum(inside) - 2 * float(gram[rows][:, draws].mean())
+
+    error = float(parts_stderr((n, n), of_parts, repeats=8, seed=seed))
     name = "exp(-|x-y|^2 / 2D)" if kernel is None else "of the caller's"
     about = f"{n} codes against as many draws from N(0, I), kernel {name}; Gretton et al. 2012"
     return (
-        Metric("aggregate_mmd2", float(statistic[0]), n, f"unbiased MMD^2, {about} eq. 3", seed=seed),
+        Metric("aggregate_mmd2", float(statistic[0]), n, f"unbiased MMD^2, {about} eq. 3", stderr=error, seed=seed),
         Metric(
-            "aggregate_mmd_p", p, n, f"p-value over {n_permutations} permutations, {about}", stderr=error, seed=seed
+            "aggregate_mmd_p",
+            as_large / (n_permutations + 1),
+            n,
+            f"p-value over {n_permutations} permutations, {about}",
+            seed=seed,
         ),
     )

@@ -1,7 +1,7 @@
 """Sets of images through a model in batches: codes, reconstructions, samples, on the CPU."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,9 +10,21 @@ from tqdm import tqdm
 
 from vaes.data import ImageSet, to_float, to_uint8
 from vaes.evaluate.record import NotApplicable
-from vaes.model import VAE
+from vaes.model import VAE, Trace
+from vaes.posteriors import Latent
 
-__all__ = ["Codes", "batches", "choose", "decode_samples", "encode", "fingerprint", "pixels", "reconstruct"]
+__all__ = [
+    "Codes",
+    "batches",
+    "central",
+    "choose",
+    "decode",
+    "decode_samples",
+    "encode",
+    "fingerprint",
+    "join",
+    "pixels",
+]
 
 
 class Codes(NamedTuple):
@@ -42,24 +54,35 @@ def pixels(images: ImageSet, index: Tensor) -> Tensor:
     return torch.cat([images.read(part.to(images.index_device)).cpu() for part in index.split(4096)])
 
 
+def central(found: Latent | Trace) -> Codes:
+    """The codes of a batch, on the CPU."""
+    mean = found.z[0] if found.mean is None else found.mean
+    return Codes(mean.cpu(), None if found.logvar is None else found.logvar.cpu())
+
+
+def join(parts: Sequence[Codes]) -> Codes:
+    """The codes of all parts."""
+    logvars = [part.logvar for part in parts if part.logvar is not None]
+    return Codes(torch.cat([part.mean for part in parts]), torch.cat(logvars) if logvars else None)
+
+
 def encode(model: VAE, images: ImageSet, index: Tensor, batch_size: int, progress: bool = False) -> Codes:
     """The codes of the images at an index (N,)."""
     like = next(model.parameters())
-    means, logvars = [], []
-    for part in batches(index, batch_size, "encoding", progress):
-        latent = model.encode(to_float(images.read(part.to(images.index_device)), model.value_range).to(like))
-        means.append((latent.z[0] if latent.mean is None else latent.mean).cpu())
-        if latent.logvar is not None:
-            logvars.append(latent.logvar.cpu())
-    return Codes(torch.cat(means), torch.cat(logvars) if logvars else None)
+    return join(
+        [
+            central(model.encode(to_float(images.read(part.to(images.index_device)), model.value_range).to(like)))
+            for part in batches(index, batch_size, "encoding", progress)
+        ]
+    )
 
 
-def reconstruct(model: VAE, x: Tensor, batch_size: int, progress: bool = False) -> Tensor:
-    """Images (N, C, H, W) in the model's value range -> mean images of their central codes."""
+def decode(model: VAE, codes: Tensor, batch_size: int, progress: bool = False) -> Tensor:
+    """Codes (N, D) -> their mean images (N, C, H, W) in the model's value range."""
     like = next(model.parameters())
-    index = torch.arange(len(x))
+    index = torch.arange(len(codes))
     return torch.cat(
-        [model.reconstruct(x[part].to(like)).cpu() for part in batches(index, batch_size, "reconstructing", progress)]
+        [model.decode(codes[part].to(like)).cpu() for part in batches(index, batch_size, "reconstructing", progress)]
     )
 
 

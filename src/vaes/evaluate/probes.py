@@ -75,7 +75,10 @@ def linear_probe(codes: Array, labels: Array, *, test: tuple[Array, Array] | Non
         # A probe that stops early is still a probe: its accuracy is measured, not assumed.
         warnings.simplefilter("ignore", ConvergenceWarning)
         predicted = LogisticRegression(max_iter=1_000).fit(x, y).predict(x_test)
-    definition = f"test accuracy of logistic regression (C = 1) on standardised codes, {len(x)} rows to fit"
+    definition = (
+        f"test accuracy of logistic regression (C = 1) on standardised codes, {len(x)} rows to fit (its error of test "
+        "rows, classifier held fixed)"
+    )
     return proportion_metric("linear_probe", int((predicted == y_test).sum()), len(y_test), definition, seed=seed)
 
 
@@ -101,7 +104,10 @@ def knn_probe(
     if len(x) < k:
         raise NotApplicable(f"there are {len(x)} training rows: the {k} nearest cannot be taken")
     predicted = KNeighborsClassifier(n_neighbors=k).fit(x, y).predict(x_test)
-    definition = f"test accuracy of the {k} nearest neighbours' majority on standardised codes, {len(x)} rows to fit"
+    definition = (
+        f"test accuracy of the {k} nearest neighbours' majority on standardised codes, {len(x)} rows to fit (its error "
+        "of test rows, classifier held fixed)"
+    )
     return proportion_metric("knn_probe", int((predicted == y_test).sum()), len(y_test), definition, seed=seed)
 
 

@@ -79,7 +79,7 @@ def evaluate_groups(
     """What :func:`evaluate` returns, by group, with what it rests on and the numbers of single images."""
     budget = budget or Budget()
     check(only, split, budget, seed)
-    job = Job(model, splits, split, budget, seed, progress, features, cache, outliers)
+    job = Job(model, splits, split, budget, seed, progress, features, cache, outliers, only)
     if len(job.index) == 0:
         raise UserError(f"the {split} split is empty; take another of {', '.join(SPLITS)}")
     if "generation" in only and features != "classifier":

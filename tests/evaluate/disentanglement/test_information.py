@@ -2,11 +2,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import mutual_info_score
 
 import vaes.evaluate.disentanglement.information as information
-from vaes.evaluate import mig_chen, mig_locatello, modularity
+from vaes.evaluate import NotApplicable, mig_chen, mig_locatello, modularity
 from vaes.evaluate.disentanglement.information import discretize, mutual_information
+from vaes.evaluate.latent import jackknife_groups
 
 
 def data(n=500, seed=0):
@@ -147,13 +149,46 @@ def test_mig_chen_by_explicit_sums(monkeypatch):
     mean, logvar = np.hstack([factors, factors]) + 0.3 * rng.normal(size=(100, 4)), rng.normal(-2, 0.5, size=(100, 4))
     kept = []
 
-    def draw(mean, logvar, generator):
-        kept.append(mean + 0.1)
+    def draw(like, generator):
+        kept.append(torch.linspace(-1, 1, like.numel(), dtype=like.dtype).view_as(like))
         return kept[0]
 
-    monkeypatch.setattr(information, "draw_codes", draw)
-    found = mig_chen(mean, logvar, factors).value
-    assert found == pytest.approx(chen_by_loops(mean, logvar, factors, kept[0].numpy()), abs=1e-5)
+    monkeypatch.setattr(information, "draw_noise", draw)
+    found = mig_chen(mean, logvar, factors, min_rows=1)
+    z = mean + np.exp(logvar / 2) * kept[0].numpy()
+    assert found.value == pytest.approx(chen_by_loops(mean, logvar, factors, z), abs=1e-5)
+    group = jackknife_groups(100, 20).numpy()
+    left_out = [
+        chen_by_loops(mean[group != g], logvar[group != g], factors[group != g], z[group != g]) for g in range(3)
+    ]
+    kept_values = []
+    monkeypatch.setattr(information, "jackknife_stderr", lambda values: kept_values.extend(values) or 0.0)
+    mig_chen(mean, logvar, factors, min_rows=1)
+    assert kept_values[:3] == pytest.approx(left_out, abs=1e-5)
+
+
+def test_mig_chen_refuses_few_rows_of_a_value_and_names_how_many_it_rests_on():
+    rng = np.random.default_rng(0)
+    factors = rng.integers([3, 40], size=(500, 2))
+    codes = rng.normal(size=(500, 4))
+    with pytest.raises(NotApplicable, match=r"factor 1 takes one of its values in \d+ of 500 rows, and 50 are needed"):
+        mig_chen(codes, np.full_like(codes, -4.0), factors)
+    one, other = (mig_chen(codes[:n], np.full((n, 4), -4.0), factors[:n, :1]) for n in (400, 500))
+    assert "400 sampled codes" in one.definition
+    assert one.definition != other.definition
+
+
+def test_the_error_of_mig_chen_is_that_of_repetition():
+    def law(seed):
+        rng = np.random.default_rng(seed)
+        factors = rng.integers([2, 3], size=(300, 2))
+        mean = np.hstack([factors, rng.normal(size=(300, 1))]) + 0.5 * rng.normal(size=(300, 3))
+        return mig_chen(mean, np.full_like(mean, -2.0), factors, seed=seed)
+
+    found = [law(seed) for seed in range(120)]
+    values, errors = np.array([one.value for one in found]), np.array([one.stderr for one in found])
+    assert 0.8 < np.sqrt(np.mean(errors**2)) / values.std() < 1.3
+    assert np.mean(abs(values - values.mean()) < 1.96 * errors) > 0.88
 
 
 def test_mig_chen_of_perfect_and_of_collapsed_codes():
@@ -167,9 +202,9 @@ def test_mig_chen_of_perfect_and_of_collapsed_codes():
 def test_mig_chen_reproduces_and_bounds_its_draws():
     codes, factors = data(200)
     logvar = np.zeros_like(codes)
-    one = mig_chen(codes, logvar, factors, n_samples=50, seed=1)
-    assert one == mig_chen(codes, logvar, factors, n_samples=50, seed=1)
-    assert one.value != mig_chen(codes, logvar, factors, n_samples=50, seed=2).value
+    one = mig_chen(codes, logvar, factors, n_samples=50, min_rows=1, seed=1)
+    assert one == mig_chen(codes, logvar, factors, n_samples=50, min_rows=1, seed=1)
+    assert one.value != mig_chen(codes, logvar, factors, n_samples=50, min_rows=1, seed=2).value
 
 
 def test_the_two_gaps_are_different_numbers_under_different_names():

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from vaes.evaluate import (
     modularity,
     sap,
 )
-from vaes.evaluate.disentanglement.inputs import FixedFactor, split
+from vaes.evaluate.disentanglement.inputs import FixedFactor, repeated, split
 
 
 def mig_chen_of(codes, factors):
@@ -110,20 +112,39 @@ def test_a_seeded_third_is_held_out():
     assert (split(codes, factors, None, seed=1).test.codes != parts.test.codes).any()
 
 
-def test_draws_share_the_factor_and_are_uniform():
-    factors = np.array([[0], [1], [1], [1], [2], [2]])
+def test_draws_share_the_factor_repeat_no_row_and_are_uniform():
+    factors = np.repeat([[0], [1], [2]], [3, 5, 20], axis=0)
     fixed, rng = FixedFactor(factors, 0), np.random.default_rng(0)
-    rows = fixed.anchors((3000, 2), rng)
-    assert set(rows.ravel()) == {1, 2, 3, 4, 5}  # row 0 has no partner
-    partners = fixed.partners(rows, rng)
-    assert (partners != rows).all()
-    assert (factors[partners, 0] == factors[rows, 0]).all()
-    assert np.mean(partners[rows == 1] == 2) == pytest.approx(0.5, abs=0.06)
-    batch = fixed.batches(rows[:, 0], 4, rng)
-    assert (factors[batch, 0] == factors[rows[:, :1], 0]).all()
-    assert np.bincount(batch[factors[rows[:, 0], 0] == 2].ravel())[4:] / (
-        factors[batch, 0] == 2
-    ).sum() == pytest.approx([0.5, 0.5], abs=0.05)
+    values = fixed.values(6_000, rng)
+    assert np.bincount(values) / 6_000 == pytest.approx([3 / 28, 5 / 28, 20 / 28], abs=0.02)
+    batches = fixed.batches(values, 3, rng)
+    assert (factors[batches, 0] == values[:, None]).all()
+    assert not repeated(batches).any()
+    subsets = np.unique(np.sort(batches[values == 1], 1), axis=0, return_counts=True)[1]
+    assert len(subsets) == 10  # all the triples of five rows, about as often
+    assert subsets / subsets.sum() == pytest.approx([0.1] * 10, abs=0.04)
+    pairs = fixed.pairs(np.tile([1, 2, 1], (4_000, 1)), rng)
+    assert (factors[pairs, 0] == np.array([1, 2, 1])[None, :, None]).all()
+    assert not repeated(pairs.reshape(4_000, 6)).any()
+    for place in ((0, 0), (0, 1), (2, 0), (2, 1)):
+        assert np.bincount(pairs[:, *place])[3:8] / 4_000 == pytest.approx([0.2] * 5, abs=0.03)
+    together = np.bincount(pairs[:, 0, 0] * 28 + pairs[:, 2, 1], minlength=28 * 28).reshape(28, 28)[3:8, 3:8]
+    assert together / 4_000 == pytest.approx((1 - np.eye(5)) / 20, abs=0.015)
+    with pytest.raises(NotApplicable, match="in 3 of 28 rows, and 4 are drawn at a time: about 94 rows would do"):
+        fixed.need(4)
+    with pytest.raises(NotApplicable, match="in 5 of 28 rows, and 6 are drawn"):
+        fixed.pairs(np.array([[1, 1, 1]]), rng)
+
+
+@pytest.mark.parametrize("score", [beta_vae_score, factor_vae_score])
+def test_too_few_rows_are_told_how_many_would_do(score):
+    rng = np.random.default_rng(0)
+    factors = rng.integers(40, size=(400, 2))
+    with pytest.raises(NotApplicable, match="rows would do") as caught:
+        score(rng.normal(size=(400, 3)), factors)
+    enough = int(re.search(r"about (\d+) rows", str(caught.value)).group(1))
+    factors = rng.integers(40, size=(enough, 2))
+    assert score(rng.normal(size=(enough, 3)), factors, n_train=400, n_test=200).stderr > 0
 
 
 def test_every_score_at_once_with_reasons_for_those_that_are_not():

@@ -67,12 +67,13 @@ def mixed(n=500):
 
 
 def recorded(monkeypatch, method):
-    """Everything that a method of FixedFactor returns, one list per factor, found by the values it was made from."""
+    """Everything that a method of FixedFactor returned for all the rows, one list per factor."""
     kept, plain = {}, getattr(FixedFactor, method)
 
     def record(self, *args):
         rows = plain(self, *args)
-        kept.setdefault(tuple(self.value), []).append((args[0], rows))
+        if len(self.value) == len(mixed()[0]):
+            kept.setdefault(self.k, []).append(rows)
         return rows
 
     monkeypatch.setattr(FixedFactor, method, record)
@@ -86,7 +87,7 @@ def test_factor_vae_votes_by_loops(monkeypatch):
     label = np.random.default_rng(0).integers(3, size=1000)
     vote = np.empty(1000, int)
     for k in range(3):
-        batches = np.concatenate([rows for _, rows in kept[tuple(factors[:, k])]])
+        batches = np.concatenate(kept[k])
         assert batches.shape == ((label == k).sum(), 16)
         ratios = [[codes[b, j].var(ddof=1) / codes[:, j].var(ddof=1) for j in range(3)] for b in batches]
         vote[label == k] = np.argmin(ratios, axis=1)
@@ -97,18 +98,43 @@ def test_factor_vae_votes_by_loops(monkeypatch):
 
 def test_beta_vae_points_by_loops(monkeypatch):
     codes, factors = mixed()
-    kept = recorded(monkeypatch, "partners")
+    kept = recorded(monkeypatch, "pairs")
     found = beta_vae_score(codes, factors, batch_size=16, **SIZES).value
     label = np.random.default_rng(0).integers(3, size=1000)
     points = np.empty((1000, 3))
     for k in range(3):
-        pairs = [(a, b) for left, right in kept[tuple(factors[:, k])] for a, b in zip(left, right, strict=True)]
-        points[label == k] = [
-            np.mean([abs(codes[i] - codes[j]) for i, j in zip(a, b, strict=True)], 0) for a, b in pairs
-        ]
+        pairs = np.concatenate(kept[k])
+        points[label == k] = [np.mean([abs(codes[i] - codes[j]) for i, j in point], 0) for point in pairs]
     model = LogisticRegression().fit(points[:600], label[:600])
     assert found == model.score(points[600:], label[600:])
     assert 0.4 < found < 1
+
+
+def law(n, seed):
+    """Codes that say much of three factors and not all."""
+    rng = np.random.default_rng(seed)
+    factors = rng.integers([3, 6, 8], size=(n, 3))
+    turn = np.random.default_rng(1).normal(size=(3, 3))
+    return factors / [2, 5, 7] @ (turn + 1.5 * np.eye(3)) + 0.5 * rng.normal(size=(n, 3)), factors
+
+
+@pytest.mark.parametrize("score", [beta_vae_score, factor_vae_score])
+def test_scores_of_few_rows_are_those_of_fresh_ones_within_their_errors(score):
+    options = {"batch_size": 20, "n_train": 600, "n_test": 600}
+    fresh = [score(*law(100_000, 900 + i), **options, seed=i).value for i in range(6)]
+    found = [score(*law(800, i), **options, seed=i) for i in range(40)]
+    values, errors = np.array([one.value for one in found]), np.array([one.stderr for one in found])
+    assert 0.5 < np.mean(fresh) < 0.97
+    assert abs(values.mean() - np.mean(fresh)) < 0.4 * values.std() + 0.01
+    assert 0.75 < np.sqrt(np.mean(errors**2)) / values.std() < 1.35
+    inside = [one.interval[0] < np.mean(fresh) < one.interval[1] for one in found]
+    assert np.mean(inside) > 0.85
+
+
+def test_where_half_the_rows_are_too_few_there_is_no_error():
+    found = factor_vae_score(*law(600, 0), batch_size=50, n_train=100, n_test=100)
+    assert (found.stderr, found.interval) == (None, None)
+    assert "without an error" in found.note
 
 
 def irs_by_loops(codes, factors, quantile):

@@ -1,5 +1,6 @@
 """Checks and random draws that the disentanglement scores share: codes (N, D) beside ground-truth factors (N, F)."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from vaes.errors import UserError
 from vaes.evaluate.record import Array, NotApplicable, float_matrix, same_length, whole_numbers
 
-__all__ = ["Coded", "FixedFactor", "Split", "coded", "split"]
+__all__ = ["Coded", "FixedFactor", "Split", "coded", "repeated", "round_up", "split"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -97,36 +98,76 @@ class FixedFactor:
     """Draws rows that share the value of one factor from a finite set of rows.
 
     The published protocol renders a fresh image for every draw, the other factors independent of the fixed one. Here
-    the draws come from the rows at hand: the same law where the rows are independent draws from the grid or the whole
-    grid, up to the finite number of rows that share a value. Values that a single row has are never drawn: a row paired
-    with itself would make every code look fixed.
+    the draws come from the rows at hand, and no row twice in one draw: a draw without replacement from independent rows
+    is a draw of independent rows, so that each has the law of fresh ones, whatever the number of rows. (With
+    replacement, the rows of a value are a small population of their own, of other variances.)
     """
 
     def __init__(self, factors: Ints, k: int) -> None:
         column = factors[:, k]
-        self.value = column
+        self.k, self.value = k, column
         self.order = np.argsort(column, kind="stable")
         self.count = np.bincount(column)
         self.start = np.cumsum(self.count) - self.count
-        self.place = np.empty(len(column), np.int64)
-        self.place[self.order] = np.arange(len(column))
-        self.eligible = np.flatnonzero(self.count[column] > 1)
-        if len(self.eligible) == 0:
+        if self.count.max() < 2:
             raise NotApplicable(f"no two rows share a value of factor {k}: it cannot be held fixed")
 
-    def anchors(self, shape: int | tuple[int, int], rng: np.random.Generator) -> Ints:
-        """Rows drawn uniformly among those whose value some other row shares."""
-        return self.eligible[rng.integers(len(self.eligible), size=shape)]
+    def need(self, rows: Ints | int) -> None:
+        """Check that each value has so many rows (one number, or one for each value).
 
-    def partners(self, rows: Ints, rng: np.random.Generator) -> Ints:
-        """For each row, another one with its value of the factor, uniformly."""
-        value = self.value[rows]
-        start, count = self.start[value], self.count[value]
-        shift = 1 + np.floor(rng.random(rows.shape) * (count - 1)).astype(np.int64)
-        return self.order[start + (self.place[rows] - start + shift) % count]
+        Raises:
+            NotApplicable: with the number of rows that would do, and for half of them too.
+        """
+        lack = np.where(self.count > 0, rows / np.maximum(self.count, 1), 0.0)
+        worst = int(lack.argmax())
+        if lack[worst] > 1:
+            needed = int(np.broadcast_to(rows, lack.shape)[worst])
+            raise NotApplicable(
+                f"factor {self.k} takes one of its values in {self.count[worst]} of {len(self.value)} rows, and "
+                f"{needed} are drawn at a time: about {round_up(2.5 * lack[worst] * len(self.value))} rows would do"
+            )
 
-    def batches(self, anchors: Ints, size: int, rng: np.random.Generator) -> Ints:
-        """For each of A anchors, ``size`` rows with its value of the factor, with replacement: (A, size)."""
-        value = self.value[anchors][:, None]
-        draw = np.floor(rng.random((len(anchors), size)) * self.count[value]).astype(np.int64)
-        return self.order[self.start[value] + draw]
+    def values(self, shape: int | tuple[int, int], rng: np.random.Generator) -> Ints:
+        """Values drawn by their shares of the rows."""
+        return self.value[rng.integers(len(self.value), size=shape)]
+
+    def batches(self, values: Ints, size: int, rng: np.random.Generator) -> Ints:
+        """For each of A values, ``size`` different rows that have it: (A, size). R. W. Floyd's sampling, 1987."""
+        count, found = self.count[values], np.empty((len(values), size), np.int64)
+        for i in range(size):
+            last = count - size + i
+            draw = np.floor(rng.random(len(values)) * (last + 1)).astype(np.int64)
+            taken = (found[:, :i] == draw[:, None]).any(1)
+            found[:, i] = np.where(taken, last, draw)
+        return self.order[self.start[values][:, None] + found]
+
+    def pairs(self, values: Ints, rng: np.random.Generator) -> Ints:
+        """For values (A, B), pairs of rows that have them, the 2 B rows of each of the A all different: (A, B, 2).
+
+        Raises:
+            NotApplicable: a value is wanted more often than rows have it.
+        """
+        self.need(2 * np.stack([np.bincount(line, minlength=len(self.count)) for line in values]).max(0))
+        value = np.repeat(values, 2, axis=1)
+        drawn = np.empty(value.shape, np.int64)
+        again = np.ones(value.shape, np.bool_)
+        while again.any():  # what a row before it has taken is drawn anew: the law of drawing one after another
+            at = value[again]
+            drawn[again] = self.start[at] + np.floor(rng.random(len(at)) * self.count[at]).astype(np.int64)
+            again = repeated(drawn)
+        return self.order[drawn].reshape(*values.shape, 2)
+
+
+def repeated(rows: Ints) -> NDArray[np.bool_]:
+    """Which entries of (A, B) have occurred before in their line."""
+    order = np.argsort(rows, axis=1, kind="stable")
+    line = np.take_along_axis(rows, order, 1)
+    found = np.zeros(rows.shape, np.bool_)
+    np.put_along_axis(found, order[:, 1:], line[:, 1:] == line[:, :-1], 1)
+    return found
+
+
+def round_up(rows: float) -> int:
+    """To two digits."""
+    unit = 10 ** max(0, math.floor(math.log10(rows)) - 1)
+    return math.ceil(rows / unit) * unit
