@@ -12,7 +12,12 @@ from torch import Tensor
 
 from vaes.data import ImageSet, Splits, to_float
 from vaes.evaluate.annealed import annealed
-from vaes.evaluate.disentanglement import disentanglement_metrics
+from vaes.evaluate.disentanglement import (
+    disentanglement_metrics,
+    gaussian_total_correlation,
+    gaussian_wasserstein,
+    mutual_information_of_codes,
+)
 from vaes.evaluate.features import Features, find_features
 from vaes.evaluate.generation import fid, fid_with_bias, kid, memorisation, precision_recall
 from vaes.evaluate.latent import (
@@ -343,6 +348,9 @@ def _latent(job: Job) -> Found:
     found = attempt("active_units", lambda: active_units(mean))
     found += attempt("kl_per_dimension", lambda: tuple(kl_per_dimension(*_gaussians(job))))
     found += attempt("log_det_covariance", lambda: log_det_covariance(mean, logvar))
+    found += attempt("gaussian_total_correlation", lambda: gaussian_total_correlation(mean))
+    found += attempt("gaussian_wasserstein", lambda: gaussian_wasserstein(mean))
+    found += attempt("mutual_information_of_codes", lambda: mutual_information_of_codes(mean))
     return found + attempt("aggregate_mmd", lambda: _mmd(job))
 
 

@@ -7,9 +7,15 @@ a name says otherwise. Codes are the posterior's means, or samples from it: say 
 
 from collections.abc import Callable
 
+from vaes.evaluate.disentanglement.infomec import infomec
 from vaes.evaluate.disentanglement.information import mig_chen, mig_locatello, modularity
 from vaes.evaluate.disentanglement.intervention import beta_vae_score, factor_vae_score, irs
 from vaes.evaluate.disentanglement.predictors import dci, dci_scores, explicitness, sap
+from vaes.evaluate.disentanglement.unsupervised import (
+    gaussian_total_correlation,
+    gaussian_wasserstein,
+    mutual_information_of_codes,
+)
 from vaes.evaluate.record import Array, Metric, Skipped, attempt
 
 __all__ = [
@@ -19,10 +25,14 @@ __all__ = [
     "disentanglement_metrics",
     "explicitness",
     "factor_vae_score",
+    "gaussian_total_correlation",
+    "gaussian_wasserstein",
+    "infomec",
     "irs",
     "mig_chen",
     "mig_locatello",
     "modularity",
+    "mutual_information_of_codes",
     "sap",
 ]
 
@@ -40,6 +50,7 @@ def disentanglement_metrics(
         "modularity": lambda: modularity(codes, factors),
         "explicitness": lambda: explicitness(codes, factors, seed=seed),
         "irs": lambda: irs(codes, factors),
+        "infomec": lambda: infomec(codes, factors, seed=seed),
     }
     found: list[Metric | Skipped] = [one for name, score in scores.items() for one in attempt(name, score)]
     if logvar is None:
