@@ -310,6 +310,35 @@ def test_own_networks_train_resume_load_and_encode(tmp_path: Path) -> None:
         experiment.replace({"model.network.width": "x"})
 
 
+class Static:
+    @staticmethod
+    def encoder(image_shape: tuple[int, ...], outputs: int, *, width: int = 4) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.Linear(width, outputs))
+
+    @staticmethod
+    def decoder(z_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> nn.Module:
+        return nn.Sequential(nn.Linear(z_shape[0], output_shape[1] * output_shape[2]), nn.Unflatten(1, output_shape))
+
+
+class Bare:
+    encoder = Static.encoder
+
+    def decoder(z_shape, output_shape, *, slope=0.1):  # noqa: N805 - as a function of the class
+        return nn.Sequential(Static.decoder(z_shape, output_shape), nn.LeakyReLU(slope))
+
+
+@pytest.mark.parametrize(("cls", "keys"), [(Static, {"width"}), (Bare, {"width", "slope"})])
+def test_a_network_s_parts_are_found_however_they_are_written(cls: type, keys: set[str]) -> None:
+    try:
+        vaes.register_network("test_written")(cls)
+        made = Experiment(model={"network": {"kind": "test_written"}})
+        assert set(made.model.network) == {"kind", *keys}
+        assert made.build_model((1, 4, 4)).decode(torch.zeros(3, 2)).shape == (3, 1, 4, 4)
+    finally:
+        vaes.config.own.OWN.discard("test_written")
+        vaes.config.registry.NETWORKS.pop("test_written", None)
+
+
 def test_a_network_s_name_and_parts_are_checked() -> None:
     with pytest.raises(ValueError, match="'conv' is the package's own"):
         vaes.register_network("conv")(TwoLayers)

@@ -35,14 +35,9 @@ def register_network(name: str) -> Callable[[T], T]:
     def register(cls: T) -> T:
         if name in NETWORKS and name not in OWN:
             raise ValueError(f"register_network: {name!r} is the package's own; choose another name")
-        made: Any = cls() if isinstance(cls, type) else cls
-        parts = {}
-        for part in ("encoder", "decoder"):
-            if not callable(getattr(made, part, None)):
-                raise ValueError(f"register_network: {name!r} has no {part}; a network has an encoder and a decoder")
-            parts[part] = getattr(made, part)
-        keys = _keys(*parts.values())
-        encoder, decoder = (_Maker(part, keys) for part in parts.values())
+        parts = [_part(cls, name, part) for part in ("encoder", "decoder")]
+        keys = _keys(*parts)
+        encoder, decoder = (_Maker(part, keys) for part in parts)
         NETWORKS[name] = Network(
             _wired(lambda shape, z_dim, heads, **o: encoder(shape, heads * z_dim, **o), keys),
             _wired(lambda z_dim, shape, **o: decoder((z_dim,), shape, **o), keys),
@@ -78,6 +73,18 @@ def import_file(path: Path) -> None:
         raise UserError(f"--import {path}:{at} {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(beside)
+
+
+def _part(cls: Any, name: str, part: str) -> Callable[..., Any]:
+    """A part of a class, whether it is written as a method, a static method, a class, or a function without self."""
+    if not callable(getattr(cls, part, None)):
+        raise ValueError(f"register_network: {name!r} has no {part}; a network has an encoder and a decoder")
+    found: Callable[..., Any] = getattr(cls, part)
+    if isinstance(cls, type) and inspect.isfunction(inspect.getattr_static(cls, part)):
+        wired = [p for p in inspect.signature(found).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        if len(wired) > 2:  # self is the first
+            found = getattr(cls(), part)
+    return found
 
 
 class _Maker:
