@@ -240,6 +240,9 @@ def test_data_that_changed_are_refused_said_and_accepted_on_demand(pictures: Pat
         run.encode("test")
     assert len(run.elsewhere({"data.changed": "accept"}).encode("test").mean) > 0
     assert "added" in run.notes[0]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [line["notes"] for line in lines] == [[], run.notes], "what was accepted is written down"
+    assert len(run.history.segments) == 1
     again = load(tmp_path / "run").resume({"train.n_steps": 8, "data.changed": "accept"})
     assert "added" in again.history.segments[1]["notes"][0]
     assert again.experiment.data.changed == "refuse"

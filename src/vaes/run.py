@@ -18,7 +18,7 @@ from vaes.encoding import Codes, encode
 from vaes.errors import UserError
 from vaes.experiment import Experiment, refuse_difference
 from vaes.model import VAE, evaluation
-from vaes.start import data_notes
+from vaes.start import data_notes, remember
 from vaes.train import checkpoint
 from vaes.train.checkpoint import Named
 from vaes.train.folder import history
@@ -91,7 +91,8 @@ class Run:
     def history(self) -> History:
         """What the run folder tells of its training; empty for a weights file alone."""
         lines = read_lines(path) if (path := self.folder / "metrics.jsonl").is_file() else []
-        return History(history(self.folder), *([x for x in lines if x["split"] == s] for s in ("train", "valid")))
+        segments = [line for line in history(self.folder) if "config" in line]
+        return History(segments, *([x for x in lines if x["split"] == s] for s in ("train", "valid")))
 
     @property
     def data(self) -> Splits:
@@ -121,6 +122,7 @@ class Run:
     def _known(self, splits: Splits) -> Splits:
         accept = self.experiment.data["changed"] == "accept"
         self.notes = data_notes(self.folder, identify(splits), accept=accept)
+        remember(self.folder, self.step, self.notes)
         return splits
 
     def elsewhere(self, changes: Sequence[str] | Mapping[str, Any]) -> "Run":
@@ -197,7 +199,7 @@ class Run:
         """Image files, folders and archives, read as the run's own data were (``data.fit``, the depth of their values),
         and how that went."""
         options = {key: value for key in ("fit", "white") if (value := self.experiment.data.get(key)) is not None}
-        segments = history(self.folder)
+        segments = self.history.segments
         if "white" not in options and segments and isinstance(white := segments[-1].get("white"), int):
             options["white"] = white
         return pictures([Path(path) for path in paths], self.image_shape, **options, skip_bad=skip_bad)

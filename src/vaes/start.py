@@ -1,6 +1,7 @@
 """What a training begins with, the run it goes on in, and what it writes down of itself: data, versions, machine."""
 
 import contextlib
+import logging
 import platform
 import sys
 import time
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from vaes.experiment import Experiment
     from vaes.train.loop import Training
 
-__all__ = ["Provenance", "Start", "data_notes", "reserved", "starting_point", "stored"]
+__all__ = ["Provenance", "Start", "data_notes", "remember", "reserved", "starting_point", "stored"]
+
+logger = logging.getLogger(__name__)
 
 
 FILE = "data.safetensors"
@@ -86,8 +89,8 @@ def starting_point(resume: str | Path | None, folder: Path | None, runtime: Runt
 
 def stored(run: Path) -> dict[str, Any]:
     """The configuration that a run folder was last trained with."""
-    segments = history(run)
-    if segments and isinstance(segments[-1].get("config"), dict):
+    segments = [line for line in history(run) if isinstance(line.get("config"), dict)]
+    if segments:
         return dict(segments[-1]["config"])
     return configuration.read_file(run / "config.yaml")
 
@@ -150,6 +153,16 @@ def data_notes(run: Path, identity: Identity, *, accept: bool) -> list[str]:
             "and writes that into the run's history"
         )
     return [f"data changed: {difference}"]
+
+
+def remember(run: Path, step: int, notes: list[str]) -> None:
+    """Write into a run's history what was accepted when it was used, once."""
+    if not notes or any(line.get("notes") == notes for line in history(run)):
+        return
+    try:
+        add_segment(run, {"step": step, "notes": notes, "used": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+    except (OSError, UserError) as error:
+        logger.warning("%s: what was accepted could not be written into its history (%s)", run, error)
 
 
 def _versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ HISTORY = "history.jsonl"
 """One line a segment: from which step on, with which settings, versions, machine and data."""
 
 WRITTEN = (
-    ".lock", "ckpt", "config.yaml", "data.safetensors", HISTORY, "metrics.json", "metrics.jsonl", "metrics.txt",
+    ".lock", ".history.lock", "ckpt", "config.yaml", "data.safetensors", HISTORY, "metrics.json", "metrics.jsonl", "metrics.txt",
     "samples", "tensorboard",
 )  # fmt: skip
 """What a training writes into a run folder."""
@@ -81,16 +81,21 @@ def open_run(run: Path, config: str, *, resume: int | None) -> Iterator[None]:
 
 
 def add_segment(run: Path, segment: Mapping[str, Any]) -> None:
-    """Add a line to the history of a run; what is there stays."""
-    before = _text(run / HISTORY)
-    if before and not before.endswith("\n"):
-        before += "\n"  # of a training that was killed in the middle of the line
-    line = json.dumps(files.finite(segment), sort_keys=False)
-    files.write_text(run / HISTORY, f"{before}{line}\n")
+    """Add a line to the history of a run; what is there stays, whoever else writes at this moment."""
+    files.refuse_links(run, [HISTORY])
+    with files.locked(run / ".history.lock"):
+        before = _text(run / HISTORY)
+        if before and not before.endswith("\n"):
+            before += "\n"  # of a process that was killed in the middle of the line
+        line = json.dumps(files.finite(segment), sort_keys=False)
+        files.write_text(run / HISTORY, f"{before}{line}\n")
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """The segments of a run, the first one first; a line that cannot be read is left out, with a warning."""
+    """The lines of a run's history, the first one first; one that cannot be read is left out, with a warning.
+
+    A line with ``config`` is a segment of training; one without tells what was accepted when the run was used.
+    """
     found = []
     for number, line in enumerate(_text(run / HISTORY).splitlines(), start=1):
         try:
