@@ -18,8 +18,8 @@ HISTORY = "history.jsonl"
 """One line a segment: from which step on, with which settings, versions, machine and data."""
 
 WRITTEN = (
-    ".lock", ".history.lock", "ckpt", "config.yaml", "data.safetensors", HISTORY, "metrics.json", "metrics.jsonl", "metrics.txt",
-    "samples", "tensorboard",
+    ".lock", ".history.lock", "ckpt", "config.yaml", "data.safetensors", HISTORY, "metrics.json", "metrics.jsonl",
+    "metrics.txt", "samples", "tensorboard",
 )  # fmt: skip
 """What a training writes into a run folder."""
 
