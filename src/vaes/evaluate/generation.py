@@ -300,18 +300,26 @@ def precision_recall(
 
 
 def _nearest(x: Tensor, train: Tensor) -> Tensor:
-    """Distance (S,) of every row of x to the nearest row of ``train``; exactly 0 for a copy. Both in blocks of rows."""
+    """Distance (S,) of every row of x to the nearest row of ``train``; exactly 0 for a copy. Both in blocks of rows.
+
+    Sought by expanded squares, of bytes in float32; the nearest few, which rounding may have mixed up, are told apart.
+    """
     step, found = max(1, CHUNK // max(x.shape[1], 1024)), []
-    # Bytes are sought in float32, twice as fast; the nearest few, which rounding may have mixed up, are told apart.
-    few = CANDIDATES if x.dtype == train.dtype == torch.uint8 else 1
+    small = x.dtype == train.dtype == torch.uint8
+
+    def lift(rows: Tensor) -> Tensor:
+        return rows.float() - 127.5 if small else to_float64(rows)
+
     for part in x.split(step):
-        best = torch.full((len(part),), torch.inf, dtype=torch.float64, device=part.device)
-        for block in train.split(step):
-            pair = (part, block) if few == 1 else (part.float() - 127.5, block.float() - 127.5)
-            distance = _squared(*(map(to_float64, pair) if few == 1 else pair))
-            for near in distance.topk(min(few, len(block)), largest=False).indices.T:
-                best = torch.minimum(best, (to_float64(part) - to_float64(block[near])).norm(dim=1))
-        found.append(best)
+        near = torch.empty(len(part), 0, dtype=torch.int64, device=part.device)
+        squared, lifted = near.to(lift(part[:1]).dtype), lift(part)
+        for first, block in zip(range(0, len(train), step), train.split(step), strict=True):
+            squared = torch.cat([squared, _squared(lifted, lift(block))], 1)
+            rows = torch.arange(first, first + len(block), device=part.device).expand(len(part), -1)
+            squared, kept = squared.topk(min(CANDIDATES, squared.shape[1]), largest=False)
+            near = torch.cat([near, rows], 1).gather(1, kept)
+        exact = [(to_float64(part) - to_float64(train[rows])).norm(dim=1) for rows in near.T]
+        found.append(torch.stack(exact).amin(0))
     return torch.cat(found)
 
 

@@ -120,13 +120,13 @@ def law(n, seed):
 
 @pytest.mark.parametrize("score", [beta_vae_score, factor_vae_score])
 def test_scores_of_few_rows_are_those_of_fresh_ones_within_their_errors(score):
-    options = {"batch_size": 20, "n_train": 600, "n_test": 600}
+    options = {"batch_size": 12, "n_train": 600, "n_test": 1_500}
     fresh = [score(*law(100_000, 900 + i), **options, seed=i).value for i in range(6)]
-    found = [score(*law(800, i), **options, seed=i) for i in range(40)]
+    found = [score(*law(500, i), **options, seed=i) for i in range(40)]
     values, errors = np.array([one.value for one in found]), np.array([one.stderr for one in found])
     assert 0.5 < np.mean(fresh) < 0.97
     assert abs(values.mean() - np.mean(fresh)) < 0.4 * values.std() + 0.01
-    assert 0.75 < np.sqrt(np.mean(errors**2)) / values.std() < 1.35
+    assert 0.9 < np.sqrt(np.mean(errors**2)) / values.std() < 1.35
     inside = [one.interval[0] < np.mean(fresh) < one.interval[1] for one in found]
     assert np.mean(inside) > 0.85
 
