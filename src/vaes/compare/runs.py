@@ -166,7 +166,8 @@ def _result(found: _Found, name: str) -> Result:
         config = _load(configuration.read_file(path))
     else:  # that of the weights that were evaluated, whatever became of the run
         config = _load(configuration.parse(evaluation.config, f"{folder / report.FILE}: its configuration"))
-        if path.is_file() and not meant:
+        began = (folder / "history.jsonl").exists()  # then config.yaml is what the run began with
+        if path.is_file() and not meant and not began:
             said += _changed(name, _load(configuration.read_file(path)), config)
     said += _gone_on(name, found)
     training = _training(folder / "metrics.json", config, evaluation)
