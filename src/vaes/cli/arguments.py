@@ -318,7 +318,7 @@ def _evaluate(prog: str = "vaes evaluate") -> Parser:
     parser.add_argument(
         "--only",
         metavar="A,B",
-        help="groups, of likelihood, ais, reconstruction, generation, disentanglement, latent, downstream "
+        help="groups, of likelihood, ais, reconstruction, generation, predictive, disentanglement, latent, downstream "
         "(default: all but ais, annealed importance sampling, which takes minutes)",
     )
     parser.add_argument("--split", choices=("train", "valid", "test"), default="test", help="(default: test)")

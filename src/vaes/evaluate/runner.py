@@ -10,7 +10,8 @@ from tqdm import tqdm
 from vaes.data import ImageSet, Splits
 from vaes.errors import UserError
 from vaes.evaluate.features import Features
-from vaes.evaluate.groups import GROUPS, Budget, Job
+from vaes.evaluate.groups import GROUPS
+from vaes.evaluate.job import Budget, Job
 from vaes.evaluate.passes import fingerprint
 from vaes.evaluate.record import Metric, NotApplicable, Skipped
 from vaes.evaluate.report import Group, group
@@ -41,7 +42,8 @@ def evaluate(
     Args:
         model: any encoder and decoder in a :class:`vaes.VAE`; where its parameters are is where it runs.
         splits: images to train on (for probes, features and memorisation), to validate on, to test on.
-        only: groups: likelihood, ais, reconstruction, generation, disentanglement, latent, downstream.
+        only: groups: likelihood, ais, reconstruction, generation, predictive, disentanglement, latent,
+            downstream.
         split: which of the three is evaluated.
         budget: images, samples and steps.
         seed: of every choice and draw.
