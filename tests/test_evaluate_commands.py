@@ -121,7 +121,10 @@ def test_bad_input_is_one_line_with_status_2_and_leaves_nothing(runs: Path, tmp_
         "batch": (["evaluate", run, "--batch_size", 0], "batch_size: 0"),
         "seed": (["evaluate", run, "--seed", -1], "seed: -1"),
         "split": (["evaluate", run, "--split", "tset"], "invalid choice: 'tset'"),
-        "features": (["evaluate", run, "--features", "vgg"], "'vgg' is none of classifier, inception, pixels"),
+        "features": (
+            ["evaluate", run, "--features", "vgg"],
+            "'vgg' is none of auto, classifier, pretext, inc",
+        ),
         "no run": (["evaluate", tmp_path / "none"], "none: does not exist"),
         "which run": (["evaluate"], "the following arguments are required: RUN"),
         "model key": (["evaluate", run, "--model.z_dim", 3], "only keys of data can be given"),

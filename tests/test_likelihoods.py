@@ -23,6 +23,29 @@ def test_the_gaussian_integrates_to_one(link: str, scale: float | str) -> None:
     assert torch.trapezoid(density * grid, grid).item() == pytest.approx(likelihood.mean(y)[0, 0].item(), abs=1e-9)
 
 
+@pytest.mark.parametrize("scale", [0.3, "learned", "optimal"])
+def test_draws_of_the_gaussian_follow_its_density(scale: float | str) -> None:
+    """P(x < draw) = Phi(noise), by integrating the density up to the draw."""
+    likelihood = Gaussian(scale=scale, link="tanh").double().eval()
+    if scale == "learned":
+        likelihood.log_scale.data.fill_(-0.7)
+    elif scale == "optimal":
+        likelihood.variance.fill_(0.2)
+    y, noise = torch.full((1, 1, 1, 1), 0.8, dtype=torch.float64), torch.full((1, 1, 1, 1), 0.6, dtype=torch.float64)
+    grid = torch.linspace(-12, likelihood.sample(y, noise).item(), 200_001, dtype=torch.float64)
+    density = likelihood.log_prob(y.expand(1, len(grid), 1, 1, 1), grid[:, None, None, None]).exp()[0]
+    below = torch.trapezoid(density, grid).item()
+    assert below == pytest.approx(torch.special.ndtr(noise).item(), abs=1e-7)
+
+
+def test_draws_of_the_bernoulli_are_ones_as_often_as_it_says() -> None:
+    u = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+    y = torch.full_like(u, 0.8)
+    draws = Bernoulli().sample(y, torch.special.ndtri(u))
+    assert set(draws.tolist()) == {0.0, 1.0}
+    assert draws.mean().item() == pytest.approx(torch.sigmoid(y[0]).item(), abs=1e-4)
+
+
 def test_the_bernoulli_sums_to_one_and_is_the_product_of_its_pixels() -> None:
     likelihood, y = Bernoulli(), randn(1, 1, 1, 2, 2).expand(1, 16, 1, 2, 2)
     images = torch.tensor([[i >> b & 1 for b in range(4)] for i in range(16)], dtype=torch.float64).reshape(16, 1, 2, 2)

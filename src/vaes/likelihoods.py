@@ -39,6 +39,11 @@ class Likelihood(nn.Module, abc.ABC):
     def mean(self, y: Tensor) -> Tensor:
         """y (..., C', H, W) -> E[x|z] (..., C, H, W)."""
 
+    def sample(self, y: Tensor, noise: Tensor) -> Tensor | None:
+        """y (..., C', H, W) and standard normal noise (..., C, H, W) -> a draw of x (..., C, H, W); None where the
+        likelihood does not say how, and draws from the model are then not looked at."""
+        return None
+
     def measure(self, x: Tensor) -> Measure:
         """What its number is on images x (..., C, H, W). Where that is unknown there are no bits per dimension."""
         return "unknown"
@@ -109,6 +114,13 @@ class Gaussian(Likelihood):
         """link(y)."""
         return _LINKS[self.link](y)
 
+    def sample(self, y: Tensor, noise: Tensor) -> Tensor:
+        """link(y) + scale noise."""
+        if not isinstance(self.scale, str):
+            return self.mean(y) + self.scale * noise
+        logvar = 2 * self.log_scale if self.scale == "learned" else self.variance.log()
+        return self.mean(y) + torch.exp(0.5 * logvar) * noise
+
     def measure(self, x: Tensor) -> Measure:
         """A density of pixel values."""
         return "density"
@@ -164,6 +176,10 @@ class Bernoulli(Likelihood):
     def mean(self, y: Tensor) -> Tensor:
         """sigmoid(y)."""
         return torch.sigmoid(y)
+
+    def sample(self, y: Tensor, noise: Tensor) -> Tensor:
+        """1 where Phi(noise) < sigmoid(y), else 0."""
+        return (torch.special.ndtr(noise) < self.mean(y)).to(y)
 
     def measure(self, x: Tensor) -> Measure:
         """A probability where every pixel is 0 or 1."""

@@ -210,7 +210,7 @@ class Run:
         *,
         split: str = "test",
         seed: int = 0,
-        features: str = "classifier",
+        features: str = "auto",
         outliers: ImageSet | None = None,
         output: Path | None = None,
         write: bool = True,
@@ -223,7 +223,7 @@ class Run:
             only: groups, see :func:`vaes.evaluate.evaluate`.
             split: ``train``, ``valid`` or ``test``.
             seed: of every choice and draw.
-            features: for sample quality.
+            features: for sample quality, see :func:`vaes.evaluate.features.find_features`.
             outliers: images of another source.
             output: the folder of ``evaluation.json``, by default the run folder.
             write: add them to it.
@@ -241,7 +241,7 @@ class Run:
         splits = self.data
         found = runner.evaluate_groups(
             self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,
-            cache=home / "classifier.safetensors" if write else None, outliers=outliers, progress=progress,
+            cache=home if write else None, outliers=outliers, progress=progress,
         )  # fmt: skip
         asked = (self.asked,)
         config = self.experiment.to_yaml()

@@ -10,7 +10,8 @@ from vaes import files
 from vaes.data import Annotations, Splits, TensorSet, digits
 from vaes.errors import UserError
 from vaes.evaluate import NotApplicable
-from vaes.evaluate.features import Classifier, classifier_features, find_features, pixel_features
+from vaes.evaluate.feature_network import Classifier, seen
+from vaes.evaluate.features import classifier_features, find_features, pixel_features
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +22,12 @@ def splits() -> Splits:
 def test_the_classifier_learns_is_kept_and_is_the_same_again(splits: Splits, tmp_path: Path) -> None:
     path = tmp_path / "classifier.safetensors"
     torch.manual_seed(1)
-    first = classifier_features(splits, path, steps=60)
+    first = classifier_features(splits, tmp_path, steps=60)
     _, metadata = files.read_tensors(path)
     assert metadata["accuracy"] > 0.8
     written = path.stat().st_mtime_ns
     torch.manual_seed(2)
-    kept, again = classifier_features(splits, path, steps=60), classifier_features(splits, steps=60)
+    kept, again = classifier_features(splits, tmp_path, steps=60), classifier_features(splits, steps=60)
     assert path.stat().st_mtime_ns == written
     named = find_features(str(path), splits, None)
     assert first.name == kept.name == again.name == named.name
@@ -47,13 +48,12 @@ def test_features_of_a_class_lie_together(splits: Splits) -> None:
 
 
 def test_a_classifier_of_other_data_is_trained_anew(splits: Splits, tmp_path: Path) -> None:
-    path = tmp_path / "classifier.safetensors"
-    first = classifier_features(splits, path, steps=60)
+    first = classifier_features(splits, tmp_path, steps=60)
     assert splits.train.labels is not None
     inverted = TensorSet(255 - splits.train.read(torch.arange(200)), Annotations(splits.train.labels[:200]))
-    second = classifier_features(Splits(inverted, splits.valid, splits.test), path, steps=20)
+    second = classifier_features(Splits(inverted, splits.valid, splits.test), tmp_path, steps=20)
     assert first.name != second.name
-    assert classifier_features(Splits(inverted, splits.valid, splits.test), path, steps=20).name == second.name
+    assert classifier_features(Splits(inverted, splits.valid, splits.test), tmp_path, steps=20).name == second.name
 
 
 def test_data_without_labels_or_with_one_class_have_no_classifier() -> None:
@@ -77,7 +77,7 @@ def test_files_that_are_no_classifier_and_unknown_names_are_refused(splits: Spli
     files.write_tensors(other, Classifier(3, 10).state_dict(), {"accuracy": 0.9})
     torn.write_bytes(other.read_bytes()[:-10])
     for path, message in (
-        (plain, "not a classifier that vaes evaluate trained"),
+        (plain, "not a network that vaes evaluate trained"),
         (other, "images with 1 channel"),
         (torn, "not a whole safetensors file"),
         (tmp_path / "none.safetensors", "there is no such weights file"),
@@ -85,14 +85,14 @@ def test_files_that_are_no_classifier_and_unknown_names_are_refused(splits: Spli
         with pytest.raises(UserError, match=message) as caught:
             find_features(str(path), splits, None)
         assert str(path) in str(caught.value)
-    with pytest.raises(UserError, match="'vgg' is none of classifier, inception, pixels"):
+    with pytest.raises(UserError, match="'vgg' is none of auto, classifier, pretext, inception, pixels"):
         find_features("vgg", splits, None)
 
 
 def test_inception_says_what_to_install(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(UserError, match="pip install torch-fidelity"):
+    with pytest.raises(UserError, match=r"pip install 'vaes\[fid\]'"):
         find_features("inception", splits, None)
 
 
@@ -127,3 +127,32 @@ def test_a_fetch_that_fails_is_a_sentence(splits: Splits, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)
     with pytest.raises(UserError, match="could not be fetched"):
         find_features("inception", splits, None)
+
+
+def test_weights_that_were_changed_are_refused(splits: Splits, tmp_path: Path) -> None:
+    classifier_features(splits, tmp_path, steps=3)
+    path = tmp_path / "classifier.safetensors"
+    tensors, metadata = files.read_tensors(path)
+    tensors["head.bias"][0] += 1
+    files.write_tensors(path, tensors, metadata)
+    for read in (
+        lambda: classifier_features(splits, tmp_path, steps=3),
+        lambda: find_features(str(path), splits, None),
+    ):
+        with pytest.raises(UserError, match="damaged, its weights are not those that were written") as caught:
+            read()
+        assert str(path) in str(caught.value)
+
+
+def test_large_images_are_seen_as_means_over_areas() -> None:
+    images = torch.arange(128 * 96).reshape(1, 1, 128, 96).remainder(256).to(torch.uint8)
+    blocks = images.float().reshape(64, 2, 48, 2).mean((1, 3)) / 255
+    torch.testing.assert_close(seen(images)[0, 0], blocks)
+    assert torch.equal(seen(images[:, :, :64, :64]), images[:, :, :64, :64].float() / 255)
+
+
+def test_inception_takes_neither_vectors_nor_other_channels() -> None:
+    for shape, reason in (((5, 8, 8), "not 5 channels"), ((1, 1, 8), "channels of 1x8")):
+        images = TensorSet(torch.zeros(4, *shape, dtype=torch.uint8))
+        with pytest.raises(NotApplicable, match=reason):
+            find_features("inception", Splits(images, images, images), None)

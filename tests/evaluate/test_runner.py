@@ -101,7 +101,7 @@ def test_a_seed_decides_and_batches_do_not_matter() -> None:
 def test_an_autoencoder_on_bare_images_is_told_what_does_not_apply() -> None:
     model = model_of(posterior=posteriors.Point(), likelihood=likelihoods.Bernoulli())
     splits = Splits(*(TensorSet(part.read(torch.arange(200))) for part in random_splits()))
-    found = evaluate.evaluate(model, splits, budget=BUDGET)
+    found = evaluate.evaluate(model, splits, budget=BUDGET, features="classifier")
     skipped = reasons(found)
     for name, reason in {
         "elbo": "Point has no density",

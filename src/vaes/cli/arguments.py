@@ -318,7 +318,7 @@ def _evaluate(prog: str = "vaes evaluate") -> Parser:
     parser.add_argument(
         "--only",
         metavar="A,B",
-        help="groups, of likelihood, ais, reconstruction, generation, disentanglement, latent, downstream "
+        help="groups, of likelihood, ais, reconstruction, generation, predictive, disentanglement, latent, downstream "
         "(default: all but ais, annealed importance sampling, which takes minutes)",
     )
     parser.add_argument("--split", choices=("train", "valid", "test"), default="test", help="(default: test)")
@@ -327,9 +327,10 @@ def _evaluate(prog: str = "vaes evaluate") -> Parser:
     parser.add_argument("--seed", type=whole(0, SEEDS), default=0)
     parser.add_argument(
         "--features",
-        default="classifier",
-        help="for sample quality: classifier (trained here on the labels, kept in the run folder), inception (needs "
-        "torch-fidelity), pixels, or the classifier.safetensors of another run (default: classifier)",
+        default="auto",
+        help="for sample quality: classifier (trained here on the labels), pretext (trained here without labels), both "
+        "kept in the run folder, inception (needs vaes[fid]), pixels, or the classifier.safetensors or "
+        "pretext.safetensors of another run (default: auto, the first where there are labels, else the second)",
     )
     parser.add_argument("--output", type=path, metavar="DIR", help="where the results go (default: the run folder)")
     parser.epilog = (

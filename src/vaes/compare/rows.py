@@ -13,7 +13,9 @@ HIGHER = re.compile(
     r"elbo|elbo_median|iw_bound_k[0-9]+|ais_log_evidence|psnr|ssim|precision|recall|density|coverage|linear_probe|knn_probe"
     r"|outlier_auroc|\w+_vae_score|mig_\w+|dci_\w+|sap|irs|modularity|explicitness|udr"
 )
-LOWER = re.compile(r"loss|distortion|mse|bits_per_dim_k[0-9]+|fid|kid|aggregate_mmd2")
+LOWER = re.compile(
+    r"loss|distortion|mse|bits_per_dim_k[0-9]+|fid|kid|aggregate_mmd2|(intensities|channels)_(means|draws)"
+)
 KEPT_APART = ("definition", "version", "features", "split", "images", "chosen", "n", "seed")
 
 

@@ -25,6 +25,7 @@ from vaes.evaluate.features import Features
 from vaes.evaluate.generation import fid, fid_bias, kid, memorisation, precision_recall
 from vaes.evaluate.latent import active_units, aggregate_mmd, kl_per_dimension, log_det_covariance, rate_split
 from vaes.evaluate.likelihood import elbo, importance_weighted
+from vaes.evaluate.predictive import predictive_checks
 from vaes.evaluate.probes import auroc, knn_probe, linear_probe
 from vaes.evaluate.reconstruction import mse, psnr, reconstruction_metrics, ssim
 from vaes.evaluate.record import Metric, NotApplicable, Skipped, attempt
@@ -67,6 +68,7 @@ __all__ = [
     "mse",
     "mutual_information_of_codes",
     "precision_recall",
+    "predictive_checks",
     "psnr",
     "rate_split",
     "reconstruction_metrics",

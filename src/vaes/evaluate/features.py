@@ -1,28 +1,37 @@
 """Feature networks for sample quality. A number is comparable with another only under the same features, by name."""
 
-import hashlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from vaes import files
-from vaes.data import Batches, ImageSet, Splits
+from vaes.data import ImageSet, Splits
 from vaes.errors import UserError
-from vaes.evaluate.passes import choose, fingerprint, pixels
+from vaes.evaluate.feature_network import STEPS, Classifier, digest, fit, seen
+from vaes.evaluate.passes import fingerprint, pixels
+from vaes.evaluate.pretext import Solved, train_on_tasks
 from vaes.evaluate.record import NotApplicable
 
-__all__ = ["FEATURES", "Classifier", "Features", "classifier_features", "find_features", "inception", "pixel_features"]
+__all__ = [
+    "FEATURES",
+    "TRAINED",
+    "Features",
+    "classifier_features",
+    "find_features",
+    "inception",
+    "pixel_features",
+    "pretext_features",
+]
 
-FEATURES = ("classifier", "inception", "pixels")
-WIDTH = 64
-STEPS = 600
-SEED = 0  # not the user's: runs on the same data are to get the same network
+FEATURES = ("auto", "classifier", "pretext", "inception", "pixels")
+TRAINED = ("auto", "classifier", "pretext")
+"""Those that are trained on the images, which takes a while."""
+CLASSIFIER, PRETEXT = "classifier.safetensors", "pretext.safetensors"
 
 
 class Features(NamedTuple):
@@ -32,60 +41,44 @@ class Features(NamedTuple):
     extract: Callable[[Tensor], Tensor]  # (N, C, H, W) uint8 -> (N, d)
 
 
-class Classifier(nn.Module):
-    """A small convolutional classifier of images (B, C, H, W) in [0, 1]; its 64 last hidden units are the features."""
-
-    scale: Tensor
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
-            nn.Linear(64 * 16, WIDTH),
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(WIDTH, classes)
-        self.register_buffer("scale", torch.ones(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, classes)."""
-        logits: Tensor = self.head(self.body(x))
-        return logits
-
-    def features(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, 64), of mean square 1 on training images: kernels of fixed width need a known scale."""
-        return torch.as_tensor(self.body(x) * self.scale)
-
-
 def find_features(name: str, splits: Splits, cache: Path | None, *, progress: bool = False) -> Features:
-    """The features of a name: ``classifier``, ``inception``, ``pixels``, or the path of a classifier trained before.
+    """The features of a name, or of a network trained before.
 
     Args:
-        name: one of :data:`FEATURES`, or a path that ends in ``.safetensors``.
-        splits: images and labels for the classifier.
-        cache: where a trained classifier is kept; None to keep it nowhere.
+        name: one of :data:`FEATURES`, or a path that ends in ``.safetensors``; ``auto`` is ``classifier`` where the
+            images have labels of two kinds and more, else ``pretext``.
+        splits: images, and labels for the classifier.
+        cache: the folder in which a trained network is kept; None to keep it nowhere.
         progress: show a bar on a terminal.
 
     Raises:
         UserError: no such features, or what they need is not installed.
-        NotApplicable: the data have no labels to train a classifier on.
+        NotApplicable: the images have nothing for such a network to learn, or it does not take them.
     """
+    if name == "auto":
+        name = "classifier" if _classes(splits) > 1 else "pretext"
     if name == "pixels":
         return pixel_features()
     if name == "inception":
+        c, h, w = splits.train.shape
+        if c not in (1, 3) or min(h, w) < 2:
+            raise NotApplicable(f"inception takes grey or colour pictures, not {c} channels of {h}x{w}")
         return inception()
     if name == "classifier":
         return classifier_features(splits, cache, progress=progress)
+    if name == "pretext":
+        return pretext_features(splits, cache, progress=progress)
     if name.endswith(".safetensors"):
-        return _load(Path(name), splits.train.shape[0])
-    raise UserError(f"features: {name!r} is none of {', '.join(FEATURES)}, nor the .safetensors file of a classifier")
+        return _features(*_load(Path(name), splits.train.shape[0]))
+    raise UserError(
+        f"features: {name!r} is none of {', '.join(FEATURES)}, nor the .safetensors file that vaes evaluate has left"
+    )
+
+
+def _classes(splits: Splits) -> int:
+    """How many kinds of labels there are; 0 without any."""
+    train, test = splits.train.labels, splits.test.labels
+    return 0 if train is None or test is None else 1 + int(torch.cat([train, test]).max())
 
 
 def pixel_features() -> Features:
@@ -105,7 +98,7 @@ def inception() -> Features:
     try:
         module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     except ImportError:
-        raise UserError("features: inception needs torch-fidelity: pip install torch-fidelity") from None
+        raise UserError("features: inception needs torch-fidelity: pip install 'vaes[fid]'") from None
     try:
         network = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     except OSError as error:
@@ -129,76 +122,90 @@ def classifier_features(
     Raises:
         NotApplicable: the data have no labels, or one class.
     """
-    train, test = splits.train, splits.test
+    train, test, classes = splits.train, splits.test, _classes(splits)
     if train.labels is None or test.labels is None:
         raise NotApplicable("the images come without labels, which the classifier is trained on: take other features")
-    classes = 1 + int(torch.cat([train.labels, test.labels]).max())
     if classes < 2:
         raise NotApplicable("the labels are of one class: there is nothing to train a classifier on")
-    wanted = fingerprint(train)
-    if cache is not None and cache.is_file():
-        tensors, metadata = files.read_tensors(cache)
-        if (metadata.get("train"), metadata.get("steps")) == (wanted, steps):
-            return _features(_build(tensors, train.shape[0], cache), float(metadata["accuracy"]))
-    network = _train(train, classes, steps, progress)
-    hits = sum(
-        int((network(_unit(pixels(test, part))).argmax(1) == test.labels[part]).sum())
-        for part in torch.arange(len(test)).split(500)
-    )
-    accuracy = hits / len(test)
-    if cache is not None:
-        metadata = {"train": wanted, "steps": steps, "accuracy": accuracy, "test_images": len(test)}
-        files.write_atomic(cache, lambda path: files.write_tensors(path, network.state_dict(), metadata))
-    return _features(network, accuracy)
+    labels, truth = train.labels, test.labels
+
+    def trained() -> tuple[Classifier, dict[str, Any]]:
+        def loss(network: nn.Module, x: Tensor, index: Tensor, step: int) -> Tensor:
+            return F.cross_entropy(network(x), labels[index].clone())
+
+        network = fit(train, classes, loss, steps=steps, what="classifier", progress=progress)
+        parts = torch.arange(len(test)).split(500)
+        hits = sum(int((network(seen(pixels(test, part))).argmax(1) == truth[part]).sum()) for part in parts)
+        return network, {"accuracy": hits / len(test), "test_images": len(test)}
+
+    return _kept(None if cache is None else cache / CLASSIFIER, train, steps, trained)
 
 
-def _train(images: ImageSet, classes: int, steps: int, progress: bool) -> Classifier:
-    assert images.labels is not None
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(SEED)
-        network = Classifier(images.shape[0], classes)
-        optimizer = torch.optim.Adam(network.parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-        order = Batches(images, min(128, len(images)), SEED)
-        for step in tqdm(range(steps), desc="classifier", disable=None if progress else True, leave=False):
-            index = order.index(step)
-            # Cloned: what is read under inference mode may not meet autograd.
-            x, labels = _unit(pixels(images, index)).clone(), images.labels[index.cpu()].clone()
-            loss = F.cross_entropy(network(x), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    with torch.no_grad():
-        hidden = network.body(_unit(pixels(images, choose(images, 2_000, SEED))))
-        network.scale.copy_(hidden.square().mean().clamp_min(1e-12).rsqrt())
-    return network.eval().requires_grad_(False)
+def pretext_features(
+    splits: Splits, cache: Path | None = None, *, steps: int = STEPS, progress: bool = False
+) -> Features:
+    """The last hidden layer of a network that is trained here to tell how images of the training split were turned, and
+    their quarters put in another order: no labels are needed, and about a minute. Else as
+    :func:`classifier_features`; the name holds the tasks at which it beats chance, and its accuracy at each.
+
+    Raises:
+        NotApplicable: images that have neither orientation nor quarters, or on which no task beats chance.
+    """
+
+    def trained() -> tuple[Classifier, dict[str, Any]]:
+        network, solved = train_on_tasks(splits, steps=steps, progress=progress)
+        return network, {"tasks": {name: list(one) for name, one in solved.items()}, "test_images": len(splits.test)}
+
+    return _kept(None if cache is None else cache / PRETEXT, splits.train, steps, trained)
 
 
-def _unit(images: Tensor) -> Tensor:
-    return images.float() / 255
+def _kept(
+    path: Path | None, train: ImageSet, steps: int, trained: Callable[[], tuple[Classifier, dict[str, Any]]]
+) -> Features:
+    """Of the network at a path, if it was trained so, else of one that is trained and left there."""
+    wanted = {"train": fingerprint(train), "steps": steps}
+    if path is not None and path.is_file():
+        network, metadata = _load(path, train.shape[0])
+        if {key: metadata.get(key) for key in wanted} == wanted:
+            return _features(network, metadata)
+    network, found = trained()
+    metadata = {**wanted, **found, "sha256": digest(network)}
+    if path is not None:
+        files.write_atomic(path, lambda file: files.write_tensors(file, network.state_dict(), metadata))
+    return _features(network, metadata)
 
 
-def _load(path: Path, channels: int) -> Features:
+def _load(path: Path, channels: int) -> tuple[Classifier, dict[str, Any]]:
+    """A network that was left at a path, and what is known of it.
+
+    Raises:
+        UserError: it is no such file, of images with other channels, or damaged.
+    """
     tensors, metadata = files.read_tensors(path)
-    if not isinstance(metadata.get("accuracy"), float):
-        raise UserError(f"{path}: not a classifier that vaes evaluate trained")
-    return _features(_build(tensors, channels, path), metadata["accuracy"])
-
-
-def _build(tensors: dict[str, Tensor], channels: int, path: Path) -> Classifier:
-    classes = len(tensors["head.bias"]) if "head.bias" in tensors else 1
-    network = Classifier(channels, classes)
+    if not isinstance(metadata.get("accuracy"), float) and not _solved(metadata):
+        raise UserError(f"{path}: not a network that vaes evaluate trained")
+    network = Classifier(channels, len(tensors["head.bias"]) if "head.bias" in tensors else 1)
     try:
         network.load_state_dict(tensors)
     except RuntimeError:
-        raise UserError(f"{path}: not the weights of a classifier of images with {channels} channel(s)") from None
-    return network.eval().requires_grad_(False)
+        raise UserError(f"{path}: not the weights of a network of images with {channels} channel(s)") from None
+    if metadata.get("sha256") not in (None, digest(network)):  # None: written before there was one
+        raise UserError(f"{path}: damaged, its weights are not those that were written; delete it to train them anew")
+    return network.eval().requires_grad_(False), metadata
 
 
-def _features(network: Classifier, accuracy: float) -> Features:
-    digest = hashlib.sha256()
-    for tensor in network.state_dict().values():
-        digest.update(tensor.numpy().tobytes())
-    name = f"classifier-{digest.hexdigest()[:8]} (test accuracy {accuracy:.4f})"
-    return Features(name, lambda images: torch.cat([network.features(_unit(part)) for part in images.split(500)]))
+def _solved(metadata: Mapping[str, Any]) -> dict[str, Solved]:
+    try:
+        return {str(name): Solved(float(a), int(n)) for name, (a, n) in metadata["tasks"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _features(network: Classifier, metadata: Mapping[str, Any]) -> Features:
+    short = digest(network)[:8]
+    if solved := _solved(metadata):
+        said = ", ".join(f"{name} {one.accuracy:.4f} of {one.classes}" for name, one in solved.items())
+        name = f"pretext-{short} (held-out accuracy: {said})"
+    else:
+        name = f"classifier-{short} (test accuracy {metadata['accuracy']:.4f})"
+    return Features(name, lambda images: torch.cat([network.features(seen(part)) for part in images.split(500)]))

@@ -1,16 +1,13 @@
 """The groups of metrics of a model on a split: each a function of a :class:`Job`, from nothing but its inputs."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaes.data import ImageSet, Splits, to_float
+from vaes.data import to_float
 from vaes.evaluate.annealed import annealed
 from vaes.evaluate.disentanglement import (
     disentanglement_metrics,
@@ -18,8 +15,8 @@ from vaes.evaluate.disentanglement import (
     gaussian_wasserstein,
     mutual_information_of_codes,
 )
-from vaes.evaluate.features import Features, find_features
 from vaes.evaluate.generation import fid, fid_with_bias, kid, memorisation, precision_recall
+from vaes.evaluate.job import Job
 from vaes.evaluate.latent import (
     active_units,
     aggregate_mmd,
@@ -30,9 +27,7 @@ from vaes.evaluate.latent import (
 )
 from vaes.evaluate.likelihood import (
     Bound,
-    Draws,
     LogMean,
-    bound_of,
     concatenate,
     dequantise,
     importance_weighted,
@@ -40,11 +35,11 @@ from vaes.evaluate.likelihood import (
     to_bits,
     units,
 )
-from vaes.evaluate.passes import Codes, batches, central, choose, decode, decode_samples, encode, join, pixels
+from vaes.evaluate.passes import batches, choose, decode, pixels
+from vaes.evaluate.predictive import predictive_checks
 from vaes.evaluate.probes import auroc, knn_probe, linear_probe
 from vaes.evaluate.reconstruction import reconstruction_metrics
 from vaes.evaluate.record import (
-    Column,
     Metric,
     NotApplicable,
     Skipped,
@@ -57,7 +52,7 @@ from vaes.evaluate.record import (
 from vaes.model import VAE
 from vaes.priors import StandardNormal
 
-__all__ = ["GROUPS", "Budget", "Job"]
+__all__ = ["GROUPS"]
 
 Found = list[Metric | Skipped]
 
@@ -66,81 +61,6 @@ MAX_TRAINING_BYTES = 2**28
 MAX_TRAINING_ROWS = 60_000
 MAX_SAMPLES_TO_PLACE = 1_000
 MAX_CODES = 1_000  # codes that are stored: what an unsupervised ranking takes
-
-
-class Budget(NamedTuple):
-    """How much is spent; more gives smaller errors and takes longer."""
-
-    n_images: int = 10_000
-    """Images of the split, at random, and as many samples."""
-    iw_samples: int = 100
-    """K of the importance-weighted bound."""
-    iw_images: int = 500
-    """Images that the bound with K samples, and the bits per dimension, are taken over."""
-    ais_images: int = 16
-    ais_steps: int = 500
-    ais_chains: int = 8
-    batch_size: int = 500
-    """Images or codes that are in a network at once."""
-
-
-class Job:
-    """A model, a split and a budget, with what several groups need computed once."""
-
-    def __init__(
-        self, model: VAE, splits: Splits, split: str, budget: Budget, seed: int, progress: bool,
-        features: Features | str, cache: Path | None, outliers: ImageSet | None, only: Sequence[str],
-    ) -> None:  # fmt: skip
-        self.model, self.splits, self.split, self.budget, self.only = model, splits, split, budget, only
-        self.seed, self.progress, self.cache, self.outliers = seed, progress, cache, outliers
-        self._features = features
-        self.images: ImageSet = getattr(splits, split)
-        self.index = choose(self.images, budget.n_images, seed)
-        self.like = next(model.parameters())
-        self.columns: dict[str, Column] = {}
-
-    @cached_property
-    def bounds(self) -> tuple[Codes, Bound]:
-        """Codes of the images and their bounds by one draw each, (N,) float64, from one pass."""
-        return self.bounds_of(self.images, self.index, "ELBO")
-
-    def bounds_of(self, images: ImageSet, index: Tensor, what: str) -> tuple[Codes, Bound]:
-        """What :attr:`bounds` holds, of any images."""
-        codes, columns = [], []
-        for part in batches(index, self.budget.batch_size, what, self.progress):
-            x = self.floats(images, part)
-            trace = self.model(x, Draws(self.seed, part.tolist(), self.model.z_dim).normal(1, x))
-            columns.append(torch.stack([column.double().cpu() for column in bound_of(trace, self.model)]))
-            codes.append(central(trace))
-        return join(codes), Bound(*torch.cat(columns, 1))
-
-    @cached_property
-    def codes(self) -> Codes:
-        """Codes of the images, from the pass of the bounds if that is made anyhow."""
-        if "log_q" in self.model.posterior.gives and {"likelihood", "downstream"} & set(self.only):
-            return self.bounds[0]
-        return encode(self.model, self.images, self.index, self.budget.batch_size, self.progress)
-
-    @cached_property
-    def training(self) -> tuple[Tensor, Codes]:
-        """As many images of the training split: their indices and codes."""
-        rows = choose(self.splits.train, self.budget.n_images, self.seed)
-        return rows, encode(self.model, self.splits.train, rows, self.budget.batch_size, self.progress)
-
-    @cached_property
-    def features(self) -> Features:
-        """The features, trained if need be."""
-        if isinstance(self._features, Features):
-            return self._features
-        return find_features(self._features, self.splits, self.cache, progress=self.progress)
-
-    def column(self, name: str, values: Tensor, index: Tensor) -> None:
-        """Keep what the metric ``name`` is the mean of: ``values`` (n,) of the images at ``index`` (n,)."""
-        self.columns[name] = Column(tuple(index.tolist()), tuple(values.double().tolist()))
-
-    def floats(self, images: ImageSet, index: Tensor) -> Tensor:
-        """Images at an index in the model's value range, on its device and in its type."""
-        return to_float(pixels(images, index), self.model.value_range).to(self.like)
 
 
 def _likelihood(job: Job) -> Found:
@@ -276,7 +196,7 @@ def _ais(job: Job) -> Found:
 def _reconstruction(job: Job) -> Found:
     rows = _spread(len(job.index), max(1, MAX_VALUES // math.prod(job.images.shape)))
     index = job.index[rows]
-    x = to_float(pixels(job.images, index), job.model.value_range)
+    x = to_float(job.chosen[rows], job.model.value_range)
     y = decode(job.model, job.codes.mean[rows], job.budget.batch_size, job.progress)
     low, high = job.model.value_range  # errors are told on [0, 1], so that models of either range meet
     x, y = ((images.double() - low) / (high - low) for images in (x, y))
@@ -284,8 +204,7 @@ def _reconstruction(job: Job) -> Found:
 
 
 def _generation(job: Job) -> Found:
-    samples = decode_samples(job.model, len(job.index), job.budget.batch_size, job.seed, job.progress)
-    real = pixels(job.images, job.index)
+    samples, real = job.samples.means, job.chosen
     return _sample_quality(job, samples, real) + attempt("memorisation", lambda: _memorisation(job, samples, real))
 
 
@@ -312,6 +231,22 @@ def _sample_quality(job: Job, samples: Tensor, real: Tensor) -> Found:
         + attempt("kid", lambda: kid(x, y, features=features.name, seed=job.seed))
         + attempt("precision_recall", lambda: precision_recall(x, y, features=features.name, seed=job.seed))
     )
+
+
+def _predictive(job: Job) -> Found:
+    if job.split == "train":
+        raise NotApplicable("the split evaluated is the training split: samples are held against fresh images")
+    samples: dict[str, Tensor] = {"means": job.samples.means}
+    skipped: Found = []
+    likelihood = job.model.likelihood
+    if likelihood.measure(to_float(job.chosen[:500], job.model.value_range)) == "cross-entropy":
+        reason = "its cross-entropy on grey pixels is no law that images could be drawn from"
+        skipped.append(Skipped("draws", f"{type(likelihood).__name__}: {reason}"))
+    elif job.samples.draws is None:
+        skipped.append(Skipped("draws", f"{type(likelihood).__name__} does not say how images are drawn from it"))
+    else:
+        samples["draws"] = job.samples.draws
+    return [*predictive_checks(job.chosen, samples, seed=job.seed), *skipped]
 
 
 def _memorisation(job: Job, samples: Tensor, real: Tensor) -> tuple[Metric, ...]:
@@ -429,6 +364,7 @@ GROUPS: dict[str, Callable[[Job], Found]] = {
     "ais": _ais,
     "reconstruction": _reconstruction,
     "generation": _generation,
+    "predictive": _predictive,
     "disentanglement": _disentanglement,
     "latent": _latent,
     "downstream": _downstream,

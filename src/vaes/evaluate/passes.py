@@ -4,22 +4,25 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from vaes.data import ImageSet, to_float, to_uint8
 from vaes.evaluate.record import NotApplicable
+from vaes.functional import to_float32
 from vaes.model import VAE, Trace
 from vaes.posteriors import Latent
 
 __all__ = [
     "Codes",
+    "Samples",
     "batches",
     "central",
     "choose",
     "decode",
-    "decode_samples",
+    "draw_samples",
     "encode",
     "fingerprint",
     "join",
@@ -32,6 +35,13 @@ class Codes(NamedTuple):
 
     mean: Tensor  # (N, D) the centre of q(z|x)
     logvar: Tensor | None  # (N, D) where q is Gaussian
+
+
+class Samples(NamedTuple):
+    """Images of N codes from the prior, as bytes: rounded, and cut off at black and white."""
+
+    means: Tensor  # (N, C, H, W) uint8, E[x|z]
+    draws: Tensor | None  # (N, C, H, W) uint8 from p(x|z) of the same codes; None where not asked for, or not known
 
 
 def choose(images: ImageSet, n: int, seed: int) -> Tensor:
@@ -86,21 +96,29 @@ def decode(model: VAE, codes: Tensor, batch_size: int, progress: bool = False) -
     )
 
 
-def decode_samples(model: VAE, n: int, batch_size: int, seed: int, progress: bool = False) -> Tensor:
-    """Mean images of n codes from the prior, (n, C, H, W) uint8.
+def draw_samples(
+    model: VAE, n: int, batch_size: int, seed: int, progress: bool = False, *, draws: bool = False
+) -> Samples:
+    """Images of n codes from the prior, which do not depend on the batch size.
 
     Raises:
         NotApplicable: the model decodes to something that is no number.
     """
     like = next(model.parameters())
     noise = torch.randn(n, model.z_dim, generator=torch.Generator().manual_seed(seed))
-    found = []
+    of_pixels = np.random.default_rng((seed, 0, 2))
+    means, drawn = [], []
     for part in batches(torch.arange(n), batch_size, "sampling", progress):
-        x = model.sample(noise[part].to(like))
-        if not x.isfinite().all():
+        y = to_float32(model.decoder(model.prior.sample(noise[part].to(like))))
+        mean = model.likelihood.mean(y)
+        if not mean.isfinite().all():
             raise NotApplicable("the model decodes to NaN or infinity")
-        found.append(to_uint8(x, model.value_range).cpu())
-    return torch.cat(found)
+        means.append(to_uint8(mean, model.value_range).cpu())
+        if draws:
+            about = torch.from_numpy(of_pixels.standard_normal(mean.shape, np.float32)).to(mean)
+            one = model.likelihood.sample(y, about)
+            drawn += [] if one is None else [to_uint8(one, model.value_range).cpu()]
+    return Samples(torch.cat(means), torch.cat(drawn) if drawn else None)
 
 
 def fingerprint(images: ImageSet, index: Tensor | None = None) -> str:

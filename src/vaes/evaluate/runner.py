@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from vaes.data import ImageSet, Splits
 from vaes.errors import UserError
-from vaes.evaluate.features import Features
-from vaes.evaluate.groups import GROUPS, Budget, Job
+from vaes.evaluate.features import TRAINED, Features
+from vaes.evaluate.groups import GROUPS
+from vaes.evaluate.job import Budget, Job
 from vaes.evaluate.passes import fingerprint
 from vaes.evaluate.record import Metric, NotApplicable, Skipped
 from vaes.evaluate.report import Group, group
@@ -31,7 +32,7 @@ def evaluate(
     split: str = "test",
     budget: Budget | None = None,
     seed: int = 0,
-    features: Features | str = "classifier",
+    features: Features | str = "auto",
     cache: Path | None = None,
     outliers: ImageSet | None = None,
     progress: bool = False,
@@ -41,12 +42,13 @@ def evaluate(
     Args:
         model: any encoder and decoder in a :class:`vaes.VAE`; where its parameters are is where it runs.
         splits: images to train on (for probes, features and memorisation), to validate on, to test on.
-        only: groups: likelihood, ais, reconstruction, generation, disentanglement, latent, downstream.
+        only: groups: likelihood, ais, reconstruction, generation, predictive, disentanglement, latent,
+            downstream.
         split: which of the three is evaluated.
         budget: images, samples and steps.
         seed: of every choice and draw.
         features: for sample quality: a name (see :func:`vaes.evaluate.features.find_features`) or one's own.
-        cache: the file that a trained classifier is kept in.
+        cache: the folder that a network trained for features is kept in.
         outliers: images of another source, for outlier detection.
         progress: show bars on a terminal.
 
@@ -71,7 +73,7 @@ def evaluate_groups(
     split: str = "test",
     budget: Budget | None = None,
     seed: int = 0,
-    features: Features | str = "classifier",
+    features: Features | str = "auto",
     cache: Path | None = None,
     outliers: ImageSet | None = None,
     progress: bool = False,
@@ -82,7 +84,7 @@ def evaluate_groups(
     job = Job(model, splits, split, budget, seed, progress, features, cache, outliers, only)
     if len(job.index) == 0:
         raise UserError(f"the {split} split is empty; take another of {', '.join(SPLITS)}")
-    if "generation" in only and features != "classifier":
+    if "generation" in only and features not in TRAINED:
         _ = job.features  # what is misspelt or not installed is told before minutes of other work
     training = [module for module in model.modules() if module.training]
     model.eval()

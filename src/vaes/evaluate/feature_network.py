@@ -1,0 +1,104 @@
+"""The small network whose last hidden layer gives features, and its training, always the same on the same images."""
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from vaes.data import Batches, ImageSet
+from vaes.evaluate.passes import choose, pixels
+
+__all__ = ["SEED", "STEPS", "Classifier", "digest", "fit", "seen"]
+
+WIDTH = 64
+STEPS = 600
+BATCH = 128
+LARGEST = 64  # pixels of a side: what the network sees of larger images, so that a minute is enough
+SEED = 0  # not the user's: runs on the same data are to get the same network
+
+
+class Classifier(nn.Module):
+    """A small convolutional classifier of images (B, C, H, W) in [0, 1]; its 64 last hidden units are the features."""
+
+    scale: Tensor
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(64 * 16, WIDTH),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(WIDTH, classes)
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> logits (B, classes)."""
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 64), of mean square 1 on training images: kernels of fixed width need a known scale."""
+        return torch.as_tensor(self.body(x) * self.scale)
+
+
+def seen(images: Tensor) -> Tensor:
+    """(B, C, H, W) uint8 -> what the network sees: in [0, 1], and means over areas where a side exceeds 64 pixels."""
+    x, (h, w) = images.float() / 255, images.shape[2:]
+    if max(h, w) <= LARGEST:
+        return x
+    size = [max(1, round(side * LARGEST / max(h, w))) for side in (h, w)]
+    return F.interpolate(x, size=size, mode="area")
+
+
+def fit(
+    images: ImageSet, outputs: int, loss: Callable[[nn.Module, Tensor, Tensor, int], Tensor], *, steps: int, what: str,
+    progress: bool,
+) -> Classifier:  # fmt: skip
+    """A network of so many outputs, trained for so many steps of 128 images with Adam.
+
+    Args:
+        images: to train on.
+        outputs: of the network's head.
+        loss: (network, images (B, C, H, W) as :func:`seen`, their indices (B,), step) -> what falls.
+        steps: of Adam.
+        what: the bar's name.
+        progress: show a bar on a terminal.
+    """
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        torch.manual_seed(SEED)
+        network = Classifier(images.shape[0], outputs)
+        optimizer = torch.optim.Adam(network.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+        order = Batches(images, min(BATCH, len(images)), SEED)
+        for step in tqdm(range(steps), desc=what, disable=None if progress else True, leave=False):
+            index = order.index(step)
+            # Cloned: what is read under inference mode may not meet autograd.
+            value = loss(network, seen(pixels(images, index)).clone(), index.cpu(), step)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+    with torch.no_grad():
+        some = pixels(images, choose(images, 2_000, SEED))
+        squares = torch.cat([network.body(seen(part)).square().mean(1) for part in some.split(500)])
+        network.scale.copy_(squares.mean().clamp_min(1e-12).rsqrt())
+    return network.eval().requires_grad_(False)
+
+
+def digest(network: nn.Module) -> str:
+    """SHA-256 of the weights."""
+    found = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
