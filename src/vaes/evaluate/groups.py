@@ -106,7 +106,7 @@ def _elbo(job: Job) -> tuple[Metric, ...]:
     parts = []
     for index in batches(job.index, job.budget.batch_size, "ELBO", job.progress):
         x = job.floats(job.images, index)
-        found = elbo(job.model, x, Draws(job.seed, index.tolist(), job.model.z_dim).normal(1, x))
+        found = elbo(job.model, x, Draws(job.seed, index.tolist(), job.model.z_dim).of(job.model.noise, 1, x))
         parts.append(torch.stack([column.double().cpu() for column in found]))
     columns = _finite(torch.cat(parts, 1), "ELBO")
     unit = units(job.model, job.floats(job.images, job.index[:500]))
@@ -319,7 +319,7 @@ def _outliers(job: Job) -> Metric:
         for index in choose(images, job.budget.n_images, job.seed).split(job.budget.batch_size):
             x = job.floats(images, index)
             draws = Draws(job.seed, index.tolist(), job.model.z_dim)
-            parts.append(-elbo(job.model, x, draws.normal(1, x)).elbo.double().cpu())
+            parts.append(-elbo(job.model, x, draws.of(job.model.noise, 1, x)).elbo.double().cpu())
         scores.append(torch.cat(parts))
     found = auroc(*scores)
     return found._replace(

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from vaes.data import ImageSet, to_float, to_uint8
 from vaes.evaluate.record import NotApplicable
 from vaes.model import VAE
+from vaes.randomness import drawn
 
 __all__ = ["Codes", "batches", "choose", "decode_samples", "encode", "fingerprint", "pixels", "reconstruct"]
 
@@ -70,7 +71,7 @@ def decode_samples(model: VAE, n: int, batch_size: int, seed: int, progress: boo
         NotApplicable: the model decodes to something that is no number.
     """
     like = next(model.parameters())
-    noise = torch.randn(n, model.z_dim, generator=torch.Generator().manual_seed(seed))
+    noise = drawn(model.prior.noise, (n,), torch.Generator().manual_seed(seed))
     found = []
     for part in batches(torch.arange(n), batch_size, "sampling", progress):
         x = model.sample(noise[part].to(like))
