@@ -42,10 +42,10 @@ from vaes import config as configuration
 from vaes.data import Splits, mnist, to_float
 from vaes.data.idx import read_idx
 from vaes.memory import keep_freed_memory
-from vaes.objectives import Noise, Objective
+from vaes.objectives import Context, Noise, Objective
 
 WARM = 5
-WEIGHTS = {"rate": 1.0}
+CONTEXT = Context({"rate": 1.0})
 
 
 class OneByOne(Dataset[Tensor]):
@@ -114,7 +114,7 @@ def ordinary_step(model: Ordinary, optimizer: torch.optim.Optimizer, x: Tensor) 
 def step(objective: Objective, optimizer: torch.optim.Optimizer, x: Tensor) -> Tensor:
     """Forward, backward, Adam."""
     noise = Noise(torch.randn(1, len(x), 2), torch.randn(len(x), 2))
-    loss = objective(x, noise, WEIGHTS)["loss"]
+    loss = objective(x, noise, CONTEXT)["loss"]
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

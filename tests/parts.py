@@ -31,10 +31,10 @@ def small_vae(
     likelihood = likelihood or likelihoods.Gaussian()
     encoder: nn.Module
     if network == "mlp":
-        encoder = MLPEncoder(shape, z_dim, posterior.heads, hidden=(16,))
+        encoder = MLPEncoder(shape, posterior.heads((z_dim,)), hidden=(16,))
         decoder: nn.Module = MLPDecoder(z_dim, shape, hidden=(16,))
     else:
-        encoder = ConvEncoder(shape, z_dim, posterior.heads, dim=4, dim_mults=(1, 2))
+        encoder = ConvEncoder(shape, posterior.heads((z_dim,)), dim=4, dim_mults=(1, 2))
         decoder = ConvDecoder(z_dim, shape, dim=4, dim_mults=(1, 2))
     return VAE(encoder, decoder, posterior, StandardNormal(z_dim), likelihood)
 

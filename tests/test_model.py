@@ -9,7 +9,7 @@ from torch.distributions import MultivariateNormal
 from vaes import likelihoods, posteriors
 from vaes.functional import log_mean_exp
 from vaes.model import VAE
-from vaes.objectives import ELBO, Objective
+from vaes.objectives import ELBO, Context, Objective
 from vaes.priors import StandardNormal
 
 SIGMA = 0.7
@@ -125,7 +125,7 @@ def test_under_autocast_densities_stay_in_float32() -> None:
 def test_noise_decides_everything() -> None:
     model, x, eps = small_vae().double(), randn(2, 1, 8, 8), noise(1, 2, 3)
     objective = Objective(model, ELBO())
-    a, b = (objective(x, eps, {"rate": 1.0})["loss"] for _ in range(2))
+    a, b = (objective(x, eps, Context({"rate": 1.0}))["loss"] for _ in range(2))
     assert a.item() == b.item()
 
 

@@ -16,7 +16,7 @@ from vaes.data.roots import open_files
 from vaes.data.survey import survey
 from vaes.errors import UserError
 from vaes.experiment import Experiment
-from vaes.objectives import Noise
+from vaes.train.noise import of_step
 from vaes.train.runtime import Runtime
 from vaes.train.state import TrainState
 from vaes.train.step import advance
@@ -153,13 +153,13 @@ def _seconds_per_step(experiment: Experiment, splits: Splits, runtime: Runtime, 
     batches = Batches(splits.train, batch, short.seed)
     times: list[float] = []
     began = time.perf_counter()
-    weights = weighting(0, math.prod(splits.train.shape))
+    context = weighting.context(0, math.prod(splits.train.shape), len(splits.train), 1000)
     alone = _Alone(runtime)
     while len(times) < 3 or (len(times) < 30 and time.perf_counter() - began < most):
         start = time.perf_counter()
         x = to_float(batches.read(len(times)), objective.model.value_range).to(runtime.device)
-        z = torch.randn(objective.bound.samples, batch, objective.model.z_dim, device=runtime.device)
-        advance(state, objective, x, Noise(z, z[0]), weights, alone)
+        noise = of_step(objective, batch, short.seed, len(times), runtime.device)
+        advance(state, objective, x, noise, context, alone)
         float(state.sums["loss"])  # waits for the device
         times.append(time.perf_counter() - start)
     return sorted(times[2:])[len(times[2:]) // 2]

@@ -25,7 +25,7 @@ from vaes.data import ImageSet, to_float
 from vaes.errors import UserError
 from vaes.memory import available
 from vaes.model import VAE, Trace, evaluation
-from vaes.randomness import Use, normal
+from vaes.randomness import Draw, Use, draw, mirrored
 
 __all__ = ["MEANING", "Codes", "check_output", "encode", "image_shape", "read_codes", "refuse_other_shape", "write"]
 
@@ -95,9 +95,13 @@ def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256
         refuse_other_shape(model, images)
         for index in torch.arange(len(images)).split(max(1, batch_size // (1 + draws))):
             pixels = images.read(index.to(images.index_device))
-            noise = _noise(pixels.cpu(), seed, model.z_dim, draws)
-            x = to_float(pixels, model.value_range)
-            parts.append(_describe(model, model(x.to(like), noise.to(like))))
+            x = to_float(pixels, model.value_range).to(like)
+            h = model.features(x)
+            centre = model.trace(x, model.posterior.centre(h, model.z_shape))
+            noise = _noise(pixels.cpu(), seed, model.noise).to(like) if draws else None
+            parts.append(
+                _describe(model, centre, centre if noise is None else model.trace(x, model.posterior(h, noise)))
+            )
             bar.update(len(index))
     paths = getattr(images.notes, "paths", None)
     names = np.array([str(i) for i in range(len(images))] if paths is None else list(paths), dtype=np.str_)
@@ -110,7 +114,7 @@ def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256
 def image_shape(model: VAE) -> tuple[int, ...]:
     """(C, H, W) of the pictures that a model makes."""
     with evaluation(model):
-        return tuple(model.decode(torch.zeros(1, model.z_dim).to(next(model.parameters()))).shape[1:])
+        return tuple(model.decode(torch.zeros(1, *model.z_shape).to(next(model.parameters()))).shape[1:])
 
 
 def refuse_other_shape(model: VAE, images: ImageSet) -> None:
@@ -125,41 +129,29 @@ def refuse_other_shape(model: VAE, images: ImageSet) -> None:
         raise UserError(f"the model's images and the data's (C x H x W) are {sizes}: give images of the model's shape")
 
 
-def _noise(pixels: Tensor, seed: int, z_dim: int, draws: int) -> Tensor:
-    """Zeros, and for two draws normal numbers and their negatives, (1 + draws, B, D): what is linear in the noise
-    cancels."""
-    if not draws:
-        return torch.zeros(1, len(pixels), z_dim)
+def _noise(pixels: Tensor, seed: int, wanted: Draw) -> Tensor:
+    """Noise and its mirror image (2, B, ...): what is linear in it cancels."""
     rows = []
     for picture in pixels.numpy():
         content = hashlib.sha256(picture.tobytes()).digest()[:8]
-        rows.append(normal((z_dim,), seed, Use.ENCODING, int.from_bytes(content)))
+        rows.append(draw(wanted, (), seed, Use.ENCODING, int.from_bytes(content)))
     half = torch.stack(rows)
-    return torch.stack([torch.zeros_like(half), half, -half])
+    return torch.stack([half, mirrored(half, wanted.law)])
 
 
-def _describe(model: VAE, trace: Trace) -> tuple[NDArray[np.float32] | None, ...]:
-    """The fields of Codes from mean on; the trace's first code is the centre, and the others are draws."""
+def _describe(model: VAE, centre: Trace, drawn: Trace) -> tuple[NDArray[np.float32] | None, ...]:
+    """The fields of Codes from mean on, from a pass of the central codes and one of draws."""
     low, high = model.value_range
-    x = (trace.x - low) / (high - low)
-    picture = (model.likelihood.mean(trace.y[0]) - low) / (high - low)
+    x = (centre.x - low) / (high - low)
+    picture = (model.likelihood.mean(centre.y[0]) - low) / (high - low)
     mse = (x - picture).square().flatten(1).mean(1)
     variance = x.flatten(2).var(2, correction=0).mean(1)
-    distortion = -(trace.log_px[1:] if len(trace.z) > 1 else trace.log_px).mean(0)
-    rate = _rate(model, trace)
-    mean = trace.z[0] if trace.mean is None else trace.mean
-    columns = (mean, trace.logvar, -distortion - rate, distortion, rate, mse, mse / (variance + ROUNDING))
+    distortion = -drawn.log_px.mean(0)
+    rate = torch.full_like(distortion, torch.nan) if drawn.rate is None else drawn.rate
+    mean = centre.z[0] if centre.mean is None else centre.mean
+    logvar = None if centre.logvar is None else centre.logvar.flatten(1)
+    columns = (mean.flatten(1), logvar, -distortion - rate, distortion, rate, mse, mse / (variance + ROUNDING))
     return tuple(None if column is None else column.float().cpu().numpy() for column in columns)
-
-
-def _rate(model: VAE, trace: Trace) -> Tensor:
-    """(B,), in closed form or over the draws; NaN where q has no density."""
-    if trace.log_q is None:
-        return trace.log_px.new_full((len(trace.x),), torch.nan)
-    kl = None
-    if trace.mean is not None and trace.logvar is not None:
-        kl = model.prior.kl_from_gaussian(trace.mean, trace.logvar)
-    return (trace.log_q - trace.log_pz)[1:].mean(0) if kl is None else kl.sum(-1)
 
 
 def _labels(images: ImageSet) -> NDArray[np.str_]:

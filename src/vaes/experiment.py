@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vaes import config as configuration
 from vaes.data import Splits
 from vaes.errors import UserError
+from vaes.methods import METHODS
 from vaes.model import VAE
 from vaes.train import Settings
 
@@ -110,11 +111,13 @@ class Experiment:
     def replace(self, changes: Mapping[str, Any]) -> "Experiment":
         """The experiment with other values of dotted keys: ``{"objective.beta": 4, "seed": 1}``.
 
-        Another ``method`` starts from its own defaults of ``objective``: the keys of one mean nothing to another.
+        Another ``method`` starts from its own defaults of ``objective``, and of what its row says of ``model`` and
+        ``train``: the keys of one mean nothing to another.
         """
         raw = self.to_dict()
-        if changes.get("method", self.method) != self.method:
-            raw["objective"] = {}
+        method = changes.get("method", self.method)
+        if method != self.method and method in METHODS:
+            raw = configuration.of_method(raw, method)
         return Experiment.of(configuration.changed(raw, changes))
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,7 +195,7 @@ class Experiment:
         kept = experiment.replace({"data.changed": "refuse"})
         provenance = Provenance(kept, splits, start, accept=experiment.data["changed"] == "accept")
         model = kept.build_model(splits.train.shape)
-        objective, weighting = configuration.build_objective(kept, model)
+        objective, weighting = configuration.build_objective(kept, model, splits.train.shape)
         with reserved(kept, start.folder, runtime) as folder:
             metrics = fit(
                 objective,

@@ -112,6 +112,7 @@ def _joined(choices: Iterable[str]) -> list[str]:
 def _all() -> dict[str, str]:
     """Every dotted key -> its last part."""
     rows = [row.name for group in groups() if group.section != "schedule" for row in group.keys]
+    rows = [name for name in rows if not name.startswith("objective.terms.")]  # each a method's own key as well
     return {name: name.rpartition(".")[2] for name in rows}
 
 

@@ -1,17 +1,15 @@
 """Methods: the name of a paper -> the parts that make it. The only place where papers' names live.
 
-A method is a row of :data:`METHODS`. To add one, put a row there (from a program of your own, before the configuration
-is built):
+A method is a row of :data:`METHODS`, which names kinds of parts. To add one, put a row there (from a program of your
+own, before the configuration is built):
 
-    METHODS["wae_mmd"] = Method("WAE-MMD", "Tolstikhin 2018", url, Point, Reconstruction, wae_weights, {"mmd": MMD})
+    METHODS["mine"] = Method("Mine", "I 2026", url, weights, "distortion + lambda_ * mmd", "reconstruction", ("mmd",),
+                             {"model": {"posterior": "point"}, "objective": {"mmd": {"kernel": "imq"}}})
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from vaes.objectives import ELBO, IWAE, MMD, Bound, Reconstruction, Term
-from vaes.posteriors import Gaussian, Point, Posterior
-from vaes.priors import Prior, StandardNormal
 from vaes.schedules import Scheduled
 
 __all__ = ["METHODS", "Method", "table"]
@@ -23,7 +21,7 @@ class Method(NamedTuple):
     """One row: which parts, and how the options of ``objective.*`` become the weights of bound and terms.
 
     ``weights(pixels, *, options)`` is called at every step with the values that the schedules give, and must return
-    one weight for each name that the bound and the terms take; ``pixels`` is C * H * W. Its keyword-only parameters
+    a weight for each term (and for ``rate``, where it is not 1); ``pixels`` is C * H * W. Its keyword-only parameters
     are the keys of ``objective`` in a configuration, beside those of the bound's constructor. The constructor
     parameters of each term are keys too, under the term's name. For a value that makes no sense it raises a ValueError
     whose text begins with the option's name.
@@ -32,13 +30,16 @@ class Method(NamedTuple):
     title: str
     source: str
     url: str
-    posterior: Callable[[], Posterior]
-    bound: Callable[..., Bound]
     weights: Callable[..., dict[str, float]]
-    terms: Mapping[str, Callable[..., Term]] = {}
-    prior: Callable[[int], Prior] = StandardNormal
-    loss: str = ""
+    loss: str
     """The loss in a line, for the table of methods."""
+    bound: str = "elbo"
+    """A kind of bound; ``objective.bound`` overrides it."""
+    terms: tuple[str, ...] = ()
+    """Kinds of terms; ``objective.terms`` adds to them."""
+    defaults: Mapping[str, Mapping[str, Any]] = {}
+    """Sections of a configuration (``model``, ``objective``, ``train``) -> keys whose default is another here. What a
+    configuration gives goes before them."""
 
 
 def no_weights(pixels: int) -> dict[str, float]:
@@ -56,16 +57,6 @@ def elbo_weights(pixels: int, *, beta: Scheduled = 1.0) -> dict[str, float]:
     if beta < 0:
         raise ValueError(f"beta: {beta:g} is not right; it must be 0 or more")
     return {"rate": beta}
-
-
-def beta_weights(pixels: int, *, beta: Scheduled = 4.0) -> dict[str, float]:
-    """``beta`` weighs the rate; Higgins et al. take it above 1.
-
-    Args:
-        pixels: C * H * W.
-        beta: the weight of the rate; 1 is the ELBO.
-    """
-    return elbo_weights(pixels, beta=beta)
 
 
 def info_weights(
@@ -97,85 +88,68 @@ def info_weights(
     return {"rate": max(0.0, rate), "mmd": max(0.0, mmd) * scale}
 
 
-def mmd_weights(
-    pixels: int, *, alpha: Scheduled = 1.0, lambda_: Scheduled = 1.0, mmd_scale: float | None = None
-) -> dict[str, float]:
-    """InfoVAE's, at alpha = 1: the MMD takes the place of the rate.
-
-    Args:
-        pixels: C * H * W.
-        alpha: the rate weighs 1 - alpha.
-        lambda_: the MMD weighs (alpha + lambda_ - 1) * mmd_scale.
-        mmd_scale: nats per image of one unit of MMD; null is pixels / 2, and 1 the paper's own units.
-    """
-    return info_weights(pixels, alpha=alpha, lambda_=lambda_, mmd_scale=mmd_scale)
-
-
-INFO = ("Zhao, Song & Ermon 2017", "https://arxiv.org/abs/1706.02262")
+INFO = ("Zhao, Song & Ermon 2017", "https://arxiv.org/abs/1706.02262", info_weights)
+POINT = {"posterior": "point"}
 
 METHODS: dict[str, Method] = {
     "ae": Method(
         "Autoencoder",
         "Rumelhart, Hinton & Williams 1986",
         "https://doi.org/10.1038/323533a0",
-        Point,
-        Reconstruction,
         no_weights,
-        loss="distortion",
+        "distortion",
+        bound="reconstruction",
+        defaults={"model": POINT},
     ),
     "vae": Method(
         "VAE",
         "Kingma & Welling 2013",
         "https://arxiv.org/abs/1312.6114",
-        Gaussian,
-        ELBO,
         elbo_weights,
-        loss="distortion + beta * rate, beta = 1",
+        "distortion + beta * rate, beta = 1",
     ),
     "beta_vae": Method(
         "beta-VAE",
         "Higgins et al. 2017",
         "https://openreview.net/forum?id=Sy2fzU9gl",
-        Gaussian,
-        ELBO,
-        beta_weights,
-        loss="distortion + beta * rate, beta = 4",
+        elbo_weights,
+        "distortion + beta * rate, beta = 4",
+        defaults={"objective": {"beta": 4.0}},
     ),
     "iwae": Method(
         "IWAE",
         "Burda, Grosse & Salakhutdinov 2016",
         "https://arxiv.org/abs/1509.00519",
-        Gaussian,
-        IWAE,
         no_weights,
-        loss="-log mean of p(x, z) / q(z given x) over K samples, K = 5",
+        "-log mean of p(x, z) / q(z given x) over K samples, K = 5",
+        bound="iwae",
     ),
     "info_vae": Method(
         "InfoVAE",
         *INFO,
-        Gaussian,
-        ELBO,
-        info_weights,
-        {"mmd": MMD},
-        loss="distortion + (1 - alpha) * rate + (alpha + lambda_ - 1) * mmd_scale * mmd, alpha = 0, lambda_ = 2",
+        "distortion + (1 - alpha) * rate + (alpha + lambda_ - 1) * mmd_scale * mmd, alpha = 0, lambda_ = 2",
+        terms=("mmd",),
     ),
     "mmd_vae": Method(
         "MMD-VAE",
         *INFO,
-        Gaussian,
-        ELBO,
-        mmd_weights,
-        {"mmd": MMD},
-        loss="InfoVAE's at alpha = 1, lambda_ = 1: distortion + mmd_scale * mmd",
+        "InfoVAE's at alpha = 1, lambda_ = 1: distortion + mmd_scale * mmd",
+        terms=("mmd",),
+        defaults={"objective": {"alpha": 1.0, "lambda_": 1.0}},
     ),
 }
 
 
 def table() -> str:
-    """The methods as a Markdown table: the one in the README."""
-    lines = ["| `method` | | posterior | bound | terms | loss per image, in nats |", "|---|---|---|---|---|---|"]
+    """The methods as a Markdown table: the one in docs/methods.md."""
+    lines = ["| `method` | | posterior, prior | bound | terms | loss per image, in nats |", "|---|---|---|---|---|---|"]
     for name, row in METHODS.items():
-        parts = (part.__name__ for part in (row.posterior, row.bound))
-        terms = ", ".join(term.__name__ for term in row.terms.values())
-        lines.append(f"| `{name}` | [{row.title}]({row.url}) | {' | '.join(parts)} | {terms} | {row.loss} |")
+        posterior, prior = (_kind(row, part) for part in ("posterior", "prior"))
+        parts = f"{posterior or 'gaussian'}, {prior or 'standard_normal'} | {row.bound}"
+        lines.append(f"| `{name}` | [{row.title}]({row.url}) | {parts} | {', '.join(row.terms)} | {row.loss} |")
     return "\n".join(lines)
+
+
+def _kind(row: Method, part: str) -> str | None:
+    said = row.defaults.get("model", {}).get(part)
+    return said["kind"] if isinstance(said, Mapping) else said

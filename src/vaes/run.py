@@ -18,6 +18,7 @@ from vaes.encoding import Codes, encode
 from vaes.errors import UserError
 from vaes.experiment import Experiment, refuse_difference
 from vaes.model import VAE, evaluation
+from vaes.randomness import drawn
 from vaes.start import data_notes, remember
 from vaes.train import checkpoint
 from vaes.train.checkpoint import Named
@@ -140,7 +141,7 @@ class Run:
 
     def sample(self, n: int = 64, *, seed: int = 0) -> Tensor:
         """Mean images of n codes from the prior."""
-        noise = torch.randn(n, self.model.z_dim, generator=torch.Generator().manual_seed(seed))
+        noise = drawn(self.model.prior.noise, (n,), torch.Generator().manual_seed(seed))
         return self._batched(self.model.sample, noise)
 
     def decode(self, z: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from vaes.nn.conv import _FromPixel, _ToPixel, _ToPlane
 
 
 def test_the_conv_encoder_is_the_published_stack() -> None:
-    encoder = ConvEncoder((3, 64, 64), 128, 2, dim=64, dim_mults=(1, 2, 4, 8))
+    encoder = ConvEncoder((3, 64, 64), (128, 128), dim=64, dim_mults=(1, 2, 4, 8))
     convolutions = [layer for layer in encoder.trunk if isinstance(layer, nn.Conv2d)]
     assert [(c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding) for c in convolutions] == [
         (3, 64, (4, 4), (2, 2), (1, 1)),
@@ -59,7 +59,7 @@ def test_the_conv_decoder_mirrors_the_encoder() -> None:
 @pytest.mark.parametrize("width", [1, 5, 20, 32])
 def test_any_size_goes_in_and_comes_out(height: int, width: int, norm: str) -> None:
     for mults in ((1,), (1, 2, 2)):
-        encoder = ConvEncoder((2, height, width), 3, 2, dim=2, dim_mults=mults, norm=norm)  # type: ignore[arg-type]
+        encoder = ConvEncoder((2, height, width), (3, 3), dim=2, dim_mults=mults, norm=norm)  # type: ignore[arg-type]
         decoder = ConvDecoder(3, (2, height, width), dim=2, dim_mults=mults, norm=norm)  # type: ignore[arg-type]
         assert encoder(torch.randn(2, 2, height, width)).shape == (2, 6)
         assert decoder(torch.randn(2, 3)).shape == (2, 2, height, width)
@@ -67,7 +67,7 @@ def test_any_size_goes_in_and_comes_out(height: int, width: int, norm: str) -> N
 
 def test_every_pixel_reaches_the_code_and_is_reached_by_it() -> None:
     x = torch.randn(1, 1, 29, 21, requires_grad=True)
-    ConvEncoder((1, 29, 21), 3, 1, dim=4, dim_mults=(1, 2, 2), norm="none")(x).sum().backward()
+    ConvEncoder((1, 29, 21), (3,), dim=4, dim_mults=(1, 2, 2), norm="none")(x).sum().backward()
     assert (x.grad != 0).all()
     decoder = ConvDecoder(3, (1, 29, 21), dim=4, dim_mults=(1, 2, 2), norm="none")
     assert (decoder(torch.randn(1, 3)) != decoder(torch.randn(1, 3))).all()
@@ -75,13 +75,13 @@ def test_every_pixel_reaches_the_code_and_is_reached_by_it() -> None:
 
 def test_without_normalisation_there_is_none_anywhere() -> None:
     network = nn.ModuleList(
-        [ConvEncoder((1, 8, 8), 2, 2, dim=2, norm="none"), ConvDecoder(2, (1, 8, 8), dim=2, norm="none")]
+        [ConvEncoder((1, 8, 8), (2, 2), dim=2, norm="none"), ConvDecoder(2, (1, 8, 8), dim=2, norm="none")]
     )
     assert not any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in network.modules())
 
 
 def test_the_mlp_pair_mirrors() -> None:
-    encoder, decoder = MLPEncoder((1, 4, 5), 3, 2, hidden=(7, 6)), MLPDecoder(3, (1, 4, 5), hidden=(7, 6))
+    encoder, decoder = MLPEncoder((1, 4, 5), (3, 3), hidden=(7, 6)), MLPDecoder(3, (1, 4, 5), hidden=(7, 6))
     assert [layer.out_features for layer in encoder.net if isinstance(layer, nn.Linear)] == [7, 6, 6]
     assert [layer.out_features for layer in decoder.net if isinstance(layer, nn.Linear)] == [6, 7, 20]
 
@@ -89,7 +89,7 @@ def test_the_mlp_pair_mirrors() -> None:
 @pytest.mark.parametrize("kwargs", [{"dim": 0}, {"dim_mults": ()}, {"dim_mults": (1, 0)}])
 def test_senseless_widths_are_refused(kwargs: dict) -> None:
     with pytest.raises(ValueError, match="must be positive"):
-        ConvEncoder((1, 8, 8), 2, 2, **kwargs)
+        ConvEncoder((1, 8, 8), (2, 2), **kwargs)
 
 
 def test_output_range_reads_the_last_layer() -> None:

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from vaes import likelihoods, posteriors
 from vaes.model import VAE, Trace
-from vaes.objectives import ELBO, IWAE, Bound, Objective, Reconstruction
+from vaes.objectives import ELBO, IWAE, Bound, Context, Objective, Reconstruction
 from vaes.priors import StandardNormal
 
 SHAPE = (1, 8, 8)
@@ -31,13 +31,13 @@ def test_one_importance_sample_is_the_elbo_with_its_rate_by_monte_carlo() -> Non
     t = trace(1)
     assert t.log_q is not None
     monte_carlo = t._replace(rate=(t.log_q - t.log_pz).mean(0))
-    torch.testing.assert_close(IWAE(samples=1)(t, {}), ELBO()(monte_carlo, {"rate": 1.0}))
+    torch.testing.assert_close(IWAE(samples=1)(t, Context({})), ELBO()(monte_carlo, Context({"rate": 1.0})))
 
 
 def test_the_importance_weighted_bound_is_its_definition() -> None:
     t = trace(5)
     brute = [-math.log(sum(math.exp(w) for w in column) / 5) for column in (log_weights(t) + 40).T.tolist()]
-    torch.testing.assert_close(IWAE()(t, {}) - 40, torch.tensor(brute, dtype=torch.float64))
+    torch.testing.assert_close(IWAE()(t, Context({})) - 40, torch.tensor(brute, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("group", [1, 2, 3, 6])
@@ -48,8 +48,8 @@ def test_the_importance_weighted_bound_rises_with_k(group: int) -> None:
     assert t.log_q is not None
     split = zip(t.log_px.split(group), t.log_pz.split(group), t.log_q.split(group), strict=True)
     parts = [t._replace(log_px=px, log_pz=pz, log_q=q) for px, pz, q in split]
-    of_groups = torch.stack([-IWAE()(part, {}) for part in parts]).mean(0)
-    assert (of_groups < -IWAE()(t, {})).all()
+    of_groups = torch.stack([-IWAE()(part, Context({})) for part in parts]).mean(0)
+    assert (of_groups < -IWAE()(t, Context({}))).all()
 
 
 def test_the_importance_weighted_gradient_weighs_samples_by_their_share() -> None:
@@ -57,7 +57,7 @@ def test_the_importance_weighted_gradient_weighs_samples_by_their_share() -> Non
     model = small_vae(likelihood=likelihoods.Bernoulli()).double()
     x, eps = randn(4, *SHAPE).sigmoid(), noise(5, 4, 3)
     parameters = list(model.parameters())
-    ours = torch.autograd.grad(Objective(model, IWAE())(x, eps, {})["loss"], parameters)
+    ours = torch.autograd.grad(Objective(model, IWAE())(x, eps, Context({}))["loss"], parameters)
     w = log_weights(model(x, eps.posterior))
     share = torch.exp(w).div(torch.exp(w).sum(0)).detach()
     theirs = torch.autograd.grad(-(share * w).sum(0).mean(), parameters)
@@ -68,19 +68,21 @@ def test_the_importance_weighted_gradient_weighs_samples_by_their_share() -> Non
 def test_the_importance_weighted_gradient_is_that_of_finite_differences() -> None:
     t = trace(3, b=2)
     inputs = tuple(value.detach().requires_grad_() for value in (t.log_px, t.log_pz, t.log_q))  # type: ignore[union-attr]
-    assert torch.autograd.gradcheck(lambda px, pz, q: IWAE()(t._replace(log_px=px, log_pz=pz, log_q=q), {}), inputs)
+    assert torch.autograd.gradcheck(
+        lambda px, pz, q: IWAE()(t._replace(log_px=px, log_pz=pz, log_q=q), Context({})), inputs
+    )
 
 
 def test_weights_too_large_for_exp_are_no_trouble() -> None:
     t = trace(2, b=1)
     huge = t._replace(log_px=t.log_px - 1e5)
-    torch.testing.assert_close(IWAE()(huge, {}) - 1e5, IWAE()(t, {}))
+    torch.testing.assert_close(IWAE()(huge, Context({})) - 1e5, IWAE()(t, Context({})))
 
 
 def test_the_elbo_of_several_samples_is_their_mean() -> None:
     t = trace(4)
-    each = [ELBO()(t._replace(log_px=px[None]), {"rate": 2.0}) for px in t.log_px]
-    torch.testing.assert_close(ELBO(samples=4)(t, {"rate": 2.0}), torch.stack(each).mean(0))
+    each = [ELBO()(t._replace(log_px=px[None]), Context({"rate": 2.0})) for px in t.log_px]
+    torch.testing.assert_close(ELBO(samples=4)(t, Context({"rate": 2.0})), torch.stack(each).mean(0))
 
 
 def test_a_posterior_without_density_has_no_importance_weights() -> None:
@@ -121,7 +123,7 @@ def test_every_gradient_is_that_of_finite_differences(
 
     def loss(*values: Tensor) -> Tensor:
         parameters = dict(zip(names, values, strict=True))
-        found: Tensor = functional_call(objective, parameters, (x, eps, {"rate": 0.7}))["loss"]
+        found: Tensor = functional_call(objective, parameters, (x, eps, Context({"rate": 0.7})))["loss"]
         return found
 
     values = [value.detach().clone().requires_grad_() for value in objective.parameters()]

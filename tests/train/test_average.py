@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from trainings import objective, settings, splits, weighting
 
+from vaes.objectives import Context
 from vaes.train import checkpoint
 from vaes.train.average import Average
 from vaes.train.loop import fit
@@ -47,7 +48,10 @@ def test_a_training_shares_and_validates_the_average_of_its_weights(tmp_path: Pa
     assert torch.equal(trained.model.state_dict()[name], saved[-1].training[f"raw.{name}"])
     other = objective(seed=1)
     checkpoint.load_weights(other.model, saved[-1].weights, "here")
-    assert validate(other, splits().test, weighting()(5, 64), seed=0)["elbo"].value == metrics["test"]["elbo"]["value"]
+    assert (
+        validate(other, splits().test, Context(weighting()(5, 64)), seed=0)["elbo"].value
+        == metrics["test"]["elbo"]["value"]
+    )
 
 
 def test_an_average_may_begin_or_end_with_a_resumed_training(tmp_path: Path) -> None:

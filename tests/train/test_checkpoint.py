@@ -9,7 +9,7 @@ from parts import small_vae
 
 from vaes import files
 from vaes.errors import UserError
-from vaes.objectives import ELBO, Noise, Objective
+from vaes.objectives import ELBO, Context, Noise, Objective
 from vaes.train import Settings, checkpoint
 from vaes.train.state import TrainState
 
@@ -18,7 +18,9 @@ def trained(step: int, seed: int = 0) -> TrainState:
     """A state after one optimiser step, which says that it was ``step``."""
     part = Objective(small_vae(network="conv", seed=seed), ELBO())
     state = TrainState(part, Settings(optimizer="adam", n_steps=100))
-    part(torch.randn(4, 1, 8, 8), Noise(torch.randn(1, 4, 3), torch.randn(4, 3)), {"rate": 1.0})["loss"].backward()
+    part(torch.randn(4, 1, 8, 8), Noise(torch.randn(1, 4, 3), torch.randn(4, 3)), Context({"rate": 1.0}))[
+        "loss"
+    ].backward()
     state.optimizer.step()
     state.step, state.sums, state.summed = step, {"loss": torch.tensor(3.0)}, 1
     return state

@@ -11,7 +11,7 @@ from parts import small_vae
 from trainings import Said, objective, settings, splits, weighting
 
 from vaes.errors import UserError
-from vaes.objectives import ELBO, Objective
+from vaes.objectives import ELBO, Context, Objective
 from vaes.train import checkpoint
 from vaes.train.listeners import Listener
 from vaes.train.loop import Training, fit
@@ -129,7 +129,7 @@ def test_the_end_gives_the_numbers_of_the_last_and_of_the_best_step(tmp_path: Pa
     other = Objective(small_vae(seed=3), ELBO())
     checkpoint.load_weights(other.model, found.weights, "here")
     for split in ("valid", "test"):
-        again = validate(other, getattr(splits(), split), {"rate": 1.0}, seed=0, batch_size=8)
+        again = validate(other, getattr(splits(), split), Context({"rate": 1.0}), seed=0, batch_size=8)
         assert metrics["best"][split]["elbo"]["value"] == again["elbo"].value != metrics[split]["elbo"]["value"]
     # The model given is left with its own weights, and not with those of the best or the average.
     last = checkpoint.read(checkpoint.newest_folder(run))
@@ -161,10 +161,10 @@ def test_validation_takes_the_images_in_the_training_s_parts_and_two_processes_s
     part, seen = objective(), []
     part.model.register_forward_hook(lambda module, args, trace: seen.append(len(trace.x)))
     weights = {"rate": 1.0, "mmd": 0.0}
-    whole = validate(part, splits().valid, weights, seed=0)
+    whole = validate(part, splits().valid, Context(weights), seed=0)
     assert seen == [10]
     seen.clear()
-    parts = validate(part, splits().valid, weights, seed=0, batch_size=4)
+    parts = validate(part, splits().valid, Context(weights), seed=0, batch_size=4)
     assert seen == [5, 5]
     for name in ("elbo", "rate", "mse"):
         assert parts[name].value == pytest.approx(whole[name].value, rel=1e-6)
@@ -181,9 +181,9 @@ def test_validation_takes_the_images_in_the_training_s_parts_and_two_processes_s
             return [value, *self.others]
 
     first = Other(0, [])
-    validate(part, splits().valid, weights, seed=0, batch_size=4, runtime=first)
+    validate(part, splits().valid, Context(weights), seed=0, batch_size=4, runtime=first)
     second = Other(1, [first.mine])
-    both = validate(part, splits().valid, weights, seed=0, batch_size=4, runtime=second)
+    both = validate(part, splits().valid, Context(weights), seed=0, batch_size=4, runtime=second)
     assert repr(both) == repr(parts)  # where a term has no standard error, that is nan
 
 

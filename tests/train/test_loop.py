@@ -13,7 +13,7 @@ from vaes import likelihoods
 from vaes.data import Batches, arrays, to_float
 from vaes.errors import UserError
 from vaes.model import Trace
-from vaes.objectives import ELBO, Noise, Objective, Term
+from vaes.objectives import ELBO, Context, Drawn, Noise, Objective, Term
 from vaes.randomness import Use, normal
 from vaes.schedules import Linear
 from vaes.train import checkpoint
@@ -175,12 +175,12 @@ def test_validation_does_not_depend_on_the_batch_size_and_leaves_the_model_as_it
     part = objective().train()
     before = {name: tensor.clone() for name, tensor in part.state_dict().items()}
     weights = {"rate": 1.0, "mmd": 0.0}
-    found = validate(part, splits().valid, weights, seed=0)
+    found = validate(part, splits().valid, Context(weights), seed=0)
     assert part.training
     assert all(torch.equal(before[name], tensor) for name, tensor in part.state_dict().items())
     assert found["elbo"].value == pytest.approx(-found["distortion"].value - found["rate"].value)
     assert found["loss"].value == pytest.approx(-found["elbo"].value, rel=1e-5)
-    halves = validate(part, splits().valid, weights, seed=0, batch_size=5)
+    halves = validate(part, splits().valid, Context(weights), seed=0, batch_size=5)
     assert halves["rate"].value == pytest.approx(found["rate"].value, rel=1e-5)
     assert halves["mse"].value == pytest.approx(found["mse"].value, rel=1e-5)
 
@@ -188,9 +188,10 @@ def test_validation_does_not_depend_on_the_batch_size_and_leaves_the_model_as_it
 def test_the_standard_error_is_that_of_the_mean_over_images() -> None:
     part = Objective(small_vae(likelihood=likelihoods.Gaussian(scale=0.5)), ELBO())
     single = [
-        validate(part, splits().valid.subset(torch.tensor([i])), {"rate": 1.0}, seed=0)["rate"].value for i in range(10)
+        validate(part, splits().valid.subset(torch.tensor([i])), Context({"rate": 1.0}), seed=0)["rate"].value
+        for i in range(10)
     ]
-    whole = validate(part, splits().valid, {"rate": 1.0}, seed=0)["rate"]
+    whole = validate(part, splits().valid, Context({"rate": 1.0}), seed=0)["rate"]
     assert whole.value == pytest.approx(np.mean(single), rel=1e-5)
     assert whole.stderr == pytest.approx(np.std(single, ddof=1) / math.sqrt(10), rel=1e-4)
 
@@ -231,7 +232,7 @@ def test_every_option_of_the_optimiser_does_what_a_loop_written_by_hand_does(tmp
         x = to_float(batches.read(step, flips=True), (-1.0, 1.0))
         noise = Noise(normal((1, 8, 3), 3, Use.POSTERIOR, step), normal((8, 3), 3, Use.PRIOR, step))
         by_hand.zero_grad()
-        by_hand(x, noise, {"rate": 2.0})["loss"].backward()
+        by_hand(x, noise, Context({"rate": 2.0}))["loss"].backward()
         norm = torch.stack([p.grad.square().sum() for p in by_hand.parameters()]).sum().sqrt()
         clipped += int(norm > 2.0)
         lr = 0.1 + (0.02 - 0.1) * step / 6
@@ -338,13 +339,11 @@ def test_a_run_killed_while_its_folder_was_made_is_no_dead_end(tmp_path: Path) -
 class Scaled(Term):
     """A term with a parameter of its own."""
 
-    needs: frozenset[str] = frozenset()
-
     def __init__(self) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, trace: Trace, prior_z: torch.Tensor) -> torch.Tensor:
+    def forward(self, trace: Trace, drawn: Drawn, context: Context) -> torch.Tensor:
         return (self.scale - 3) ** 2
 
 
@@ -380,7 +379,7 @@ def test_validation_sets_of_any_size_give_a_loss(n_valid: int) -> None:
     images = arrays(
         np.zeros((8, 1, 8, 8), np.uint8), np.zeros((2, 1, 8, 8), np.uint8), valid=np.zeros((n_valid, 1, 8, 8), np.uint8)
     )
-    found = validate(Objective(small_vae(), ELBO()), images.valid, {"rate": 1.0}, seed=0)
+    found = validate(Objective(small_vae(), ELBO()), images.valid, Context({"rate": 1.0}), seed=0)
     assert found["loss"].n == n_valid
-    found = validate(objective(), images.valid, {"rate": 1.0, "mmd": 1.0}, seed=0)
+    found = validate(objective(), images.valid, Context({"rate": 1.0, "mmd": 1.0}), seed=0)
     assert ("loss" in found) == (n_valid > 1)

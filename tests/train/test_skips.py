@@ -18,7 +18,7 @@ from trainings import Said, everything, settings, splits
 from vaes import likelihoods
 from vaes.data import Batches, to_float
 from vaes.errors import UserError
-from vaes.objectives import ELBO, MMD, Noise, Objective
+from vaes.objectives import ELBO, MMD, Context, Noise, Objective
 from vaes.randomness import Use, normal
 from vaes.train import checkpoint, loop
 from vaes.train.loop import fit
@@ -67,7 +67,7 @@ def by_hand(part: Objective, kind: str, left_out: Iterable[int], n_steps: int = 
         x = to_float(batches.read(step), (-1.0, 1.0))
         noise = Noise(normal((1, 8, 3), 0, Use.POSTERIOR, step), normal((8, 3), 0, Use.PRIOR, step))
         optimizer.zero_grad()
-        loss = part(x, noise, {"rate": 1.0, "mmd": 1.0})["loss"]
+        loss = part(x, noise, Context({"rate": 1.0, "mmd": 1.0}))["loss"]
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

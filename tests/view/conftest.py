@@ -30,10 +30,10 @@ def build() -> Callable[..., VAE]:
         decoder: nn.Module
         likelihood: Likelihood = Gaussian() if conv else Bernoulli()
         if conv:
-            encoder = ConvEncoder(shape, z_dim, posterior.heads, dim=4, dim_mults=(1, 2))
+            encoder = ConvEncoder(shape, posterior.heads((z_dim,)), dim=4, dim_mults=(1, 2))
             decoder = ConvDecoder(z_dim, shape, dim=4, dim_mults=(1, 2))
         else:
-            encoder = MLPEncoder(shape, z_dim, posterior.heads, hidden=(16,))
+            encoder = MLPEncoder(shape, posterior.heads((z_dim,)), hidden=(16,))
             decoder = MLPDecoder(z_dim, shape, hidden=(16,))
         for layer in decoder.modules():
             if isinstance(layer, nn.Linear | nn.ConvTranspose2d):

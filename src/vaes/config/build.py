@@ -1,6 +1,8 @@
 """A complete configuration -> the parts that it names."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -8,14 +10,14 @@ from torch import nn
 
 from vaes import memory
 from vaes.config.own import OWN
-from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
-from vaes.config.resolve import data_options
-from vaes.config.schema import keys
+from vaes.config.registry import BOUNDS, NETWORKS, SCHEDULES, SOURCES, TERMS
+from vaes.config.resolve import PARTS, data_options
+from vaes.config.schema import keys, takes_schedule
 from vaes.data import Splits, binarize
 from vaes.errors import UserError
 from vaes.methods import METHODS
 from vaes.model import VAE
-from vaes.objectives import Objective
+from vaes.objectives import Bound, Objective, Term
 from vaes.schedules import Schedule
 from vaes.train.settings import Settings
 from vaes.train.weighting import Weighting
@@ -24,6 +26,9 @@ __all__ = ["COMMON_DATA_KEYS", "build_data", "build_model", "build_objective", "
 
 COMMON_DATA_KEYS = tuple(keys(data_options))
 """Keys of ``data`` beside those of a source."""
+
+PARTS_APART, TERMS_APART = 0x5EED_0001, 0x5EED_0100
+"""What keeps the initial weights of parts and terms apart from those of the networks."""
 
 
 class Complete(Protocol):
@@ -67,37 +72,83 @@ def drawn(config: Complete, splits: Splits) -> Splits:
 
 def build_model(config: Complete, image_shape: tuple[int, int, int]) -> VAE:
     """The model for images of this shape, its weights drawn from ``config.seed``."""
-    method, section = METHODS[config.method], config.model
-    posterior, prior = method.posterior(), _call("model.z_dim", method.prior, section["z_dim"])
-    likelihood = _call(
-        "model.likelihood", LIKELIHOODS[section["likelihood"]["kind"]], **_options(section["likelihood"])
-    )
-    network, options = NETWORKS[section["network"]["kind"]], _options(section["network"])
+    section, z_shape = config.model, (config.model["z_dim"],)
+    parts, value_range = {}, section["value_range"]
+    for name, registry in PARTS.items():  # the likelihood first: it says which pixels it is meant for
+        path, part = f"model.{name}", registry[section[name]["kind"]]
+        options, _ = _options(path, part, section[name], config.train["n_steps"])
+        wired = {"z_shape": z_shape, "image_shape": image_shape, "value_range": value_range}
+        with _seeded(config.seed ^ PARTS_APART):
+            parts[name] = _call("model.z_dim" if name == "prior" else path, part, *_wired(part, wired), **options)
+        if name == "likelihood" and value_range is None:
+            value_range = parts[name].default_range
+    likelihood, posterior, prior = parts["likelihood"], parts["posterior"], parts["prior"]
+    network, options = NETWORKS[section["network"]["kind"]], _plain_options(section["network"])
     output_shape = (likelihood.channels(image_shape[0]), *image_shape[1:])
+    heads = _call("model.posterior", posterior.heads, z_shape)
 
     def pair() -> tuple[nn.Module, nn.Module]:
-        encoder = _call("model.network", network.encoder, image_shape, section["z_dim"], posterior.heads, **options)
+        encoder = _call("model.network", network.encoder, image_shape, heads, **options)
         return encoder, _call("model.network", network.decoder, section["z_dim"], output_shape, **options)
 
     if section["network"]["kind"] not in OWN:  # whose constructors may do what needs memory, and were trusted to
         _refuse_too_large(pair)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with _seeded(config.seed):
         encoder, decoder = pair()
     return _call("model", VAE, encoder, decoder, posterior, prior, likelihood, value_range=section["value_range"])
 
 
-def build_objective(config: Complete, model: VAE) -> tuple[Objective, Weighting]:
+def build_objective(
+    config: Complete, model: VAE, image_shape: tuple[int, int, int] | None = None
+) -> tuple[Objective, Weighting]:
     """The method's objective on this model, and its weights as a function of the step."""
-    method, section = METHODS[config.method], config.objective
-    terms = {name: _call(f"objective.{name}", part, **section[name]) for name, part in method.terms.items()}
-    bound = _call("objective", method.bound, **{name: section[name] for name in keys(method.bound)})
-    coefficients = {
-        name: _schedule(f"objective.{name}", section[name], config.train["n_steps"]) for name in keys(method.weights)
+    row, section, n_steps = METHODS[config.method], config.objective, config.train["n_steps"]
+    schedules = {"posterior": _posterior_schedules(config)}
+    options, schedules["bound"] = _options("objective", BOUNDS[section["bound"]], section, n_steps)
+    bound = _call("objective", BOUNDS[section["bound"]], **options)
+    terms: dict[str, Term] = {}
+    extra = section["terms"]
+    wired = {"z_shape": model.z_shape, "image_shape": image_shape}
+    for name in (*row.terms, *extra):
+        path = f"objective.terms.{name}" if name in extra else f"objective.{name}"
+        given = extra[name] if name in extra else section[name]
+        options, schedules[name] = _options(path, TERMS[name], given, n_steps)
+        with _seeded(config.seed ^ TERMS_APART ^ len(terms)):
+            terms[name] = _call(path, TERMS[name], *_wired(TERMS[name], wired), **options)
+    coefficients = {name: _schedule(f"objective.{name}", section[name], n_steps) for name in keys(row.weights)}
+    coefficients |= {
+        f"terms.{name}.weight": _schedule(f"objective.terms.{name}.weight", extra[name]["weight"], n_steps)
+        for name in extra
     }
-    weighting = Weighting(method.weights, coefficients)
-    _try_out(weighting, config.train["n_steps"])
+    weighting = Weighting(_weights(config, bound), coefficients, {part: own for part, own in schedules.items() if own})
+    _try_out(weighting, n_steps)
     return _call("method", Objective, model, bound, terms), weighting
+
+
+def _posterior_schedules(config: Complete) -> dict[str, Schedule]:
+    section = config.model["posterior"]
+    part = PARTS["posterior"][section["kind"]]
+    return _options("model.posterior", part, section, config.train["n_steps"])[1]
+
+
+def _weights(config: Complete, bound: Bound) -> Callable[..., dict[str, float]]:
+    """The row's weights and those of terms beside it, as far as the bound takes them."""
+    row = METHODS[config.method]
+
+    def weights(pixels: int, **coefficients: Any) -> dict[str, float]:
+        extra = {name: coefficients.pop(f"terms.{name}.weight") for name in config.objective["terms"]}
+        found = {"rate": 1.0} | row.weights(pixels, **coefficients) | extra
+        rate = found.pop("rate")
+        if "rate" in bound.weights:
+            return found | {"rate": rate}
+        if rate != 1.0 and config.objective["bound"] != row.bound:
+            raise ValueError(
+                f"bound: {config.objective['bound']} takes the rate whole, and the method weighs it by {rate:g}; set "
+                "its coefficients so that this is 1 (objective.beta 1), or take objective.bound elbo"
+            )
+        return found
+
+    return weights
 
 
 def build_settings(config: Complete) -> Settings:
@@ -138,12 +189,38 @@ def _try_out(weighting: Weighting, n_steps: int) -> None:
 def _schedule(path: str, value: Any, total_steps: int) -> Any:
     if not isinstance(value, Mapping):
         return value
-    schedule: Schedule = _call(path, SCHEDULES[value["kind"]], total_steps, **_options(value))
+    schedule: Schedule = _call(path, SCHEDULES[value["kind"]], total_steps, **_plain_options(value))
     return schedule
 
 
-def _options(section: Mapping[str, Any]) -> dict[str, Any]:
+def _options(
+    path: str, part: Any, section: Mapping[str, Any], n_steps: int
+) -> tuple[dict[str, Any], dict[str, Schedule]]:
+    """A part's options in a section, those that follow a schedule at the last step, and the schedules."""
+    options, schedules = {}, {}
+    for name, parameter in keys(part).items():
+        options[name] = section[name]
+        if takes_schedule(parameter.annotation) and isinstance(section[name], Mapping):
+            schedules[name] = _schedule(f"{path}.{name}", section[name], n_steps)
+            options[name] = schedules[name](n_steps - 1)
+    return options, schedules
+
+
+def _plain_options(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key != "kind"}
+
+
+def _wired(part: Any, known: Mapping[str, Any]) -> list[Any]:
+    """The positional arguments that a part's constructor names."""
+    parameters = inspect.signature(part).parameters.values()
+    return [known[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _call(path: str, part: Any, *wired: Any, **options: Any) -> Any:

@@ -15,8 +15,17 @@ import yaml
 from vaes import shipped
 from vaes.config.load import DEFAULTS, load, read_file
 from vaes.config.own import OWN
-from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
-from vaes.config.resolve import DEFAULT_KINDS, Config, data_options, model_options, top_options
+from vaes.config.registry import BOUNDS, NETWORKS, SCHEDULES, SOURCES, TERMS
+from vaes.config.resolve import (
+    DEFAULT_KINDS,
+    PARTS,
+    Config,
+    data_options,
+    extra_term,
+    model_options,
+    objective_options,
+    top_options,
+)
 from vaes.config.schema import describe, keys, unknown
 from vaes.keys import FILE, Group, Key
 from vaes.methods import METHODS
@@ -35,7 +44,7 @@ def document() -> list[Group]:
         _group("data", data_options, about="with every kind"),
         _group("model", model_options),
         *_kinds("model.network", networks, about=inspect.getmodule),
-        *_kinds("model.likelihood", LIKELIHOODS),
+        *(group for name, parts in PARTS.items() for group in _kinds(f"model.{name}", parts)),
         *_objectives(),
         _group("train", Settings),
         *_kinds("schedule", SCHEDULES),
@@ -55,11 +64,26 @@ def _kinds(
 
 
 def _objectives() -> Iterator[Group]:
+    bound, terms = _rows("objective", objective_options)
+    bound = bound._replace(type=f"one of {', '.join(BOUNDS)}", default="the method's")
+    yield Group("objective", "", "", (bound, terms._replace(type="a group of keys", default="{}")))
     for name, row in METHODS.items():
-        rows = [*_rows("objective", row.weights), *_rows("objective", row.bound)]
-        for term, part in row.terms.items():
-            rows += _rows(f"objective.{term}", part)
+        said = row.defaults.get("objective", {})
+        rows = _with(said, [*_rows("objective", row.weights), *_rows("objective", BOUNDS[row.bound])])
+        for term in row.terms:
+            rows += _with(said.get(term, {}), _rows(f"objective.{term}", TERMS[term]))
         yield Group("objective", f"method {name}", f"{row.title}: {row.loss}", tuple(rows))
+    for name, part in BOUNDS.items():
+        yield _group("objective", part, choice=f"objective.bound {name}", about=_first_sentence(part))
+    for name, kind in TERMS.items():
+        rows = [*_rows(f"objective.terms.{name}", extra_term), *_rows(f"objective.terms.{name}", kind)]
+        yield Group("objective", f"objective.terms {name}", _first_sentence(kind), tuple(rows))
+
+
+def _with(said: Mapping[str, Any], rows: list[Key]) -> list[Key]:
+    """Rows with the defaults of a method's row in place of the parts' own."""
+    short = ((key, key.name.rpartition(".")[2]) for key in rows)
+    return [key._replace(default=_yaml(said[name])) if name in said else key for key, name in short]
 
 
 def _group(section: str, part: Callable[..., Any], *, choice: str = "", about: str = "") -> Group:
@@ -148,7 +172,8 @@ def _comments(config: Config) -> dict[str, str]:
         "",
         f"method {config.method}",
         f"data.kind {config.data['kind']}",
-        *(f"model.{part}.kind {config.model[part]['kind']}" for part in ("network", "likelihood")),
+        *(f"model.{part}.kind {config.model[part]['kind']}" for part in ("network", *PARTS)),
+        f"objective.bound {config.objective['bound']}",
     }
     found = {}
     for group in document():

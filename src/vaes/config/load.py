@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from vaes.config.registry import SOURCES
-from vaes.config.resolve import ALIASES, DEFAULT_KINDS, Config, resolve
+from vaes.config.resolve import ALIASES, DEFAULT_KINDS, PARTS, Config, resolve
 from vaes.config.schema import keys as keys_of
 from vaes.errors import UserError
+from vaes.methods import METHODS
 from vaes.shipped import find
 from vaes.terminal import brief, escape
 
@@ -21,6 +22,7 @@ __all__ = [
     "DEFAULTS",
     "changed",
     "load",
+    "of_method",
     "of_first_format",
     "of_weights",
     "overrides",
@@ -205,7 +207,31 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
 
 def load(raw: Mapping[str, Any], arguments: Sequence[str] = ()) -> Config:
     """The complete configuration of raw keys, as :func:`read_file` gives them, with overrides from the command line."""
-    return resolve(_changed(raw, overrides(arguments)))
+    keys = _changed(raw, overrides(arguments))
+    plain = {name: value for name, value in raw.items() if name != "method"}
+    return resolve(_yielding(keys) if plain == {n: v for n, v in DEFAULTS.items() if n != "method"} else keys)
+
+
+def _yielding(keys: dict[str, Any]) -> dict[str, Any]:
+    """The built-in defaults, with overrides: the sections of ``model`` that nobody gave yield to the method's row."""
+    method, model = keys.get("method"), keys.get("model")
+    if method in METHODS and isinstance(model, dict):
+        own = METHODS[method].defaults.get("model", {})
+        keys["model"] = {n: v for n, v in model.items() if n not in own or v != DEFAULTS["model"].get(n)}
+    return keys
+
+
+def of_method(raw: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Complete keys for another method: what its old method decided is left to the new one's row."""
+    keys = copy.deepcopy(dict(raw))
+    before = resolve({"method": keys["method"]}).to_dict()
+    for name, value in METHODS[keys["method"]].defaults.get("train", {}).items():
+        if keys["train"].get(name) == value:
+            del keys["train"][name]
+    for name in PARTS:
+        if keys["model"].get(name) == before["model"][name]:
+            del keys["model"][name]
+    return keys | {"method": method, "objective": {}}
 
 
 def changed(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

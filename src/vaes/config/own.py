@@ -39,7 +39,7 @@ def register_network(name: str) -> Callable[[T], T]:
         keys = _keys(*parts)
         encoder, decoder = (_Maker(part, keys) for part in parts)
         NETWORKS[name] = Network(
-            _wired(lambda shape, z_dim, heads, **o: encoder(shape, heads * z_dim, **o), keys),
+            _wired(lambda shape, heads, **o: encoder(shape, sum(heads), **o), keys),
             _wired(lambda z_dim, shape, **o: decoder((z_dim,), shape, **o), keys),
         )
         OWN.add(name)

@@ -3,12 +3,22 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from vaes import data, likelihoods, nn, schedules
+from vaes import data, likelihoods, nn, objectives, posteriors, priors, schedules
 
 DATA_OF_PYTHON = "arrays"
 """The source of images that may be given in Python."""
 
-__all__ = ["LIKELIHOODS", "NETWORKS", "SCHEDULES", "SOURCES", "Network"]
+__all__ = [
+    "BOUNDS",
+    "LIKELIHOODS",
+    "NETWORKS",
+    "POSTERIORS",
+    "PRIORS",
+    "SCHEDULES",
+    "SOURCES",
+    "TERMS",
+    "Network",
+]
 
 
 class Network(NamedTuple):
@@ -26,6 +36,28 @@ NETWORKS: dict[str, Network] = {
 LIKELIHOODS: Mapping[str, Callable[..., likelihoods.Likelihood]] = {
     "bernoulli": likelihoods.Bernoulli,
     "gaussian": likelihoods.Gaussian,
+}
+
+POSTERIORS: dict[str, Callable[..., posteriors.Posterior]] = {
+    "full_covariance": posteriors.FullCovariance,
+    "gaussian": posteriors.Gaussian,
+    "point": posteriors.Point,
+}
+
+PRIORS: dict[str, Callable[..., priors.Prior]] = {
+    "mixture": priors.Mixture,
+    "standard_normal": priors.StandardNormal,
+    "vamp": priors.Vamp,
+}
+
+BOUNDS: dict[str, Callable[..., objectives.Bound]] = {
+    "elbo": objectives.ELBO,
+    "iwae": objectives.IWAE,
+    "reconstruction": objectives.Reconstruction,
+}
+
+TERMS: dict[str, Callable[..., objectives.Term]] = {
+    "mmd": objectives.MMD,
 }
 
 SCHEDULES: Mapping[str, Callable[..., schedules.Schedule]] = {

@@ -1,20 +1,31 @@
 """Raw keys -> a complete, checked configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from vaes.config.registry import LIKELIHOODS, NETWORKS, SCHEDULES, SOURCES
+from vaes.config.registry import BOUNDS, LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, SCHEDULES, SOURCES, TERMS
 from vaes.config.schema import check_keys, dotted, keys, takes_schedule, unknown, validate
 from vaes.data import Protocol
 from vaes.errors import UserError
 from vaes.methods import METHODS
+from vaes.schedules import Scheduled
 from vaes.terminal import brief
 from vaes.train.settings import Settings
 
-__all__ = ["Config", "resolve"]
+__all__ = ["PARTS", "Config", "default_part", "resolve"]
 
-DEFAULT_KINDS = {"data": "digits", "model.network": "conv", "model.likelihood": "gaussian"}
+DEFAULT_KINDS = {
+    "data": "digits",
+    "model.network": "conv",
+    "model.likelihood": "gaussian",
+    "model.posterior": "gaussian",
+    "model.prior": "standard_normal",
+}
+"""Where neither a configuration nor the method's row says which."""
+
+PARTS: dict[str, Mapping[str, Any]] = {"likelihood": LIKELIHOODS, "posterior": POSTERIORS, "prior": PRIORS}
+"""Sections of ``model`` but for the network."""
 
 OWN_NETWORK = "a network of your own needs --import FILE (the file that registers it)"
 
@@ -56,9 +67,9 @@ def resolve(raw: object) -> Config:
         seed=plain["seed"],
         method=method,
         data=_data(top.get("data", {})),
-        model=_model(top.get("model", {})),
+        model=_model(method, top.get("model", {})),
         objective=_objective(method, objective),
-        train=_train(train),
+        train=_train(method, train),
     )
 
 
@@ -98,23 +109,54 @@ def data_options(
     """
 
 
-def _kind(path: str, values: object, registry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def extra_term(*, weight: Scheduled = 1.0) -> None:
+    """The key of a term that the method's row does not name, beside its own.
+
+    Args:
+        weight: of the term in the loss.
+    """
+
+
+def objective_options(*, bound: str | None = None, terms: dict[str, Any] | None = None) -> None:
+    """The keys of ``objective`` beside the method's.
+
+    Args:
+        bound: the kind of bound in place of the method's; its keys stand beside this one.
+        terms: terms beside the method's, by kind, each with its keys and its weight (objective.terms.mmd.weight 10).
+    """
+
+
+def _kind(
+    path: str, values: object, registry: Mapping[str, Any], default: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    default = default or {"kind": DEFAULT_KINDS.get(path)}
     if isinstance(values, str):
         values = {"kind": values}
     if not isinstance(values, Mapping):
         raise UserError(
             f"{path}: {brief(values)} is not a group of keys with a kind; kinds: {', '.join(sorted(registry))}"
         )
-    kind = values.get("kind", DEFAULT_KINDS.get(path))
+    kind = values.get("kind", default["kind"])
     if not isinstance(kind, str) or kind not in registry:
         error = unknown(f"{path}.kind: unknown kind {brief(kind)}", kind, registry)
         raise UserError(f"{error}; {OWN_NETWORK}") if path == "model.network" else error
-    return kind, {key: value for key, value in values.items() if key != "kind"}
+    both = {**default, **values} if kind == default["kind"] else values
+    return kind, {key: value for key, value in both.items() if key != "kind"}
 
 
-def _part(path: str, values: object, registry: Mapping[str, Any]) -> dict[str, Any]:
-    kind, options = _kind(path, values, registry)
-    return {"kind": kind, **validate(path, registry[kind], options)}
+def _part(
+    path: str, values: object, registry: Mapping[str, Any], default: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    kind, options = _kind(path, values, registry, default)
+    return {"kind": kind, **_scheduled(path, registry[kind], options)}
+
+
+def default_part(method: str, name: str) -> dict[str, Any] | None:
+    """What a method's row says of a section of ``model``, with its kind; None where it says nothing."""
+    said = METHODS[method].defaults.get("model", {}).get(name)
+    if said is None:
+        return None
+    return {"kind": said} if isinstance(said, str) else {"kind": DEFAULT_KINDS[f"model.{name}"], **said}
 
 
 def _data(values: object) -> dict[str, Any]:
@@ -127,26 +169,61 @@ def _data(values: object) -> dict[str, Any]:
     return {"kind": kind, **source, **validate("data", data_options, common)}
 
 
-def _model(values: object) -> dict[str, Any]:
-    given = check_keys("model", values, {*keys(model_options), "network", "likelihood"})
+def _model(method: str, values: object) -> dict[str, Any]:
+    given = check_keys("model", values, {*keys(model_options), "network", *PARTS})
     networks = {name: pair.encoder for name, pair in NETWORKS.items()}
-    return {
-        "network": _part("model.network", given.pop("network", {}), networks),
-        "likelihood": _part("model.likelihood", given.pop("likelihood", {}), LIKELIHOODS),
-        **validate("model", model_options, given),
-    }
+    parts = {"network": _part("model.network", given.pop("network", {}), networks)}
+    for name, registry in PARTS.items():
+        parts[name] = _part(f"model.{name}", given.pop(name, {}), registry, default_part(method, name))
+    return {**parts, **validate("model", model_options, given)}
 
 
 def _objective(method: str, values: object) -> dict[str, Any]:
     row = METHODS[method]
-    given = check_keys("objective", values, {*keys(row.weights), *keys(row.bound), *row.terms})
-    bound = validate("objective", row.bound, {name: given.pop(name) for name in keys(row.bound) if name in given})
-    terms = {name: validate(f"objective.{name}", part, given.pop(name, {})) for name, part in row.terms.items()}
-    return {**_scheduled("objective", row.weights, given), **bound, **terms}
+    asked = values.get("bound", row.bound) if isinstance(values, Mapping) else row.bound
+    if not isinstance(asked, str) or asked not in BOUNDS:
+        raise unknown(f"objective.bound: unknown bound {brief(asked)}", asked, BOUNDS)
+    bound = BOUNDS[asked]
+    allowed = {*keys(objective_options), *keys(row.weights), *keys(bound), *row.terms}
+    given = _over(row.defaults.get("objective", {}), check_keys("objective", values, allowed), allowed)
+    given.pop("bound", None)
+    extra = _extra_terms(row.terms, given.pop("terms", {}))
+    of_bound = {name: given.pop(name) for name in keys(bound) if name in given}
+    terms = {name: _scheduled(f"objective.{name}", TERMS[name], given.pop(name, {})) for name in row.terms}
+    return {
+        **_scheduled("objective", row.weights, given),
+        "bound": asked,
+        **_scheduled("objective", bound, of_bound),
+        **terms,
+        "terms": extra,
+    }
 
 
-def _train(values: object) -> dict[str, Any]:
-    resolved = _scheduled("train", Settings, values)
+def _extra_terms(named: Sequence[str], values: object) -> dict[str, Any]:
+    found = {}
+    for name, options in check_keys("objective.terms", values, TERMS).items():
+        path = f"objective.terms.{name}"
+        if name in named:
+            raise UserError(f"{path}: the method has this term already; its keys are objective.{name}")
+        own = check_keys(path, options, {"weight", *keys(TERMS[name])})
+        weight = {"weight": own.pop("weight")} if "weight" in own else {}
+        found[name] = {**_scheduled(path, extra_term, weight), **_scheduled(path, TERMS[name], own)}
+    return found
+
+
+def _over(default: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
+    """The given keys over a row's own defaults, those of a term or schedule one by one."""
+    found = {name: value for name, value in default.items() if name in allowed}
+    for name, value in given.items():
+        below = found.get(name)
+        merge = isinstance(below, Mapping) and isinstance(value, Mapping) and below.get("kind") == value.get("kind")
+        found[name] = {**below, **value} if merge else value  # type: ignore[dict-item]
+    return found
+
+
+def _train(method: str, values: object) -> dict[str, Any]:
+    default = METHODS[method].defaults.get("train", {})
+    resolved = _scheduled("train", Settings, {**default, **values} if isinstance(values, Mapping) else values)
     if resolved["n_steps"] < 1:  # before any schedule is laid over the steps
         raise UserError(f"train.n_steps: {resolved['n_steps']} is not right; it must be 1 or more")
     return resolved

@@ -16,6 +16,7 @@ from vaes.evaluate.likelihood import Draws, LogMean, log_mean
 from vaes.evaluate.record import NotApplicable
 from vaes.functional import log_normal
 from vaes.model import VAE
+from vaes.randomness import Draw
 
 __all__ = ["Annealing", "annealed", "sigmoid_schedule"]
 
@@ -37,8 +38,9 @@ class _Path(NamedTuple):
 
     base: Callable[[Tensor], Tensor]  # (K, B, D) -> (K, B)
     joint: Callable[[Tensor], Tensor]
-    start: Callable[[Tensor], Tensor]  # standard normal noise (K, B, D) -> draws from the base
+    start: Callable[[Tensor], Tensor]  # noise (K, B, ...) -> draws from the base
     scale: Tensor  # (B, D) or scalar: a leapfrog step in dimension d is proportional to it
+    noise: Draw  # what the start takes
 
 
 def annealed(
@@ -118,14 +120,15 @@ def sigmoid_schedule(steps: int, delta: float = 4.0) -> Tensor:
 def _path(model: VAE, x: Tensor, start: str) -> _Path:
     def joint(z: Tensor) -> Tensor:
         y = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        return model.likelihood.log_prob(y, x) + model.prior.log_prob(z)
+        return model.likelihood.log_prob(y, x) + model.log_prior(z)
 
     if start == "prior":
         return _Path(
-            model.prior.log_prob,
+            model.log_prior,
             joint,
-            lambda noise: model.prior.sample(noise.flatten(0, 1)).view_as(noise),
+            lambda noise: model.sample_codes(noise.flatten(0, 1)).unflatten(0, noise.shape[:2]),
             x.new_ones(()),
+            model.prior.noise,
         )
     with torch.no_grad():
         latent = model.encode(x)
@@ -133,7 +136,9 @@ def _path(model: VAE, x: Tensor, start: str) -> _Path:
     if mean is None or logvar is None:
         raise NotApplicable(f"the posterior {type(model.posterior).__name__} is no Gaussian: start AIS at the prior")
     scale = torch.exp(0.5 * logvar)
-    return _Path(lambda z: log_normal(z, mean, logvar).sum(-1), joint, lambda noise: mean + scale * noise, scale)
+    return _Path(
+        lambda z: log_normal(z, mean, logvar).sum(-1), joint, lambda noise: mean + scale * noise, scale, model.noise
+    )
 
 
 class _State(NamedTuple):
@@ -185,7 +190,7 @@ def _transition(
 def _pilot(path: _Path, steps: int, leapfrogs: int, draws: Draws, x: Tensor, bar: tqdm) -> Tensor:
     """Step sizes (T, B) that gave an acceptance of about 0.65 to four chains."""
     size = torch.full((len(x),), FIRST_STEP, dtype=torch.float64).to(x)
-    state, sizes = _at(path, path.start(draws.normal(4, x))), []
+    state, sizes = _at(path, path.start(draws.of(path.noise, 4, x))), []
     for b in sigmoid_schedule(steps)[1:].tolist():
         sizes.append(size)
         state, accepted = _transition(path, state, b, size, leapfrogs, draws)
@@ -201,7 +206,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """Log-weights (K, B) and the acceptance (B,)."""
     schedule = sigmoid_schedule(len(sizes)).tolist()
-    state = _at(path, path.start(draws.normal(chains, x)))
+    state = _at(path, path.start(draws.of(path.noise, chains, x)))
     log_weights = torch.zeros(state.base.shape, dtype=torch.float64)
     accepted = torch.zeros(len(x), dtype=torch.float64)
     for size, before, b in zip(sizes, schedule[:-1], schedule[1:], strict=True):

@@ -59,7 +59,7 @@ class Job:
         codes, columns = [], []
         for part in batches(index, self.budget.batch_size, what, self.progress):
             x = self.floats(images, part)
-            trace = self.model(x, Draws(self.seed, part.tolist(), self.model.z_dim).normal(1, x))
+            trace = self.model(x, Draws(self.seed, part.tolist(), self.model.z_dim).of(self.model.noise, 1, x))
             columns.append(torch.stack([column.double().cpu() for column in bound_of(trace, self.model)]))
             codes.append(central(trace))
         return join(codes), Bound(*torch.cat(columns, 1))

@@ -15,6 +15,7 @@ from torch import Tensor
 from vaes.errors import UserError
 from vaes.evaluate.record import NotApplicable
 from vaes.model import VAE, Trace
+from vaes.randomness import Draw
 
 __all__ = [
     "Bound",
@@ -77,6 +78,13 @@ class Draws:
     def normal(self, k: int, like: Tensor) -> Tensor:
         """The next k draws of each image, (k, B, D), in the type and on the device of ``like``."""
         drawn = np.stack([stream.standard_normal((k, self._z_dim)) for stream in self._streams], 1)
+        return torch.from_numpy(drawn).to(like)
+
+    def of(self, wanted: Draw, k: int, like: Tensor) -> Tensor:
+        """The next k draws of each image of the noise that a part wants, (k, B, ...)."""
+        draw = {"normal": "standard_normal", "uniform": "random", "gumbel": "gumbel"}[wanted.law]
+        options = {"size": (k, *wanted.shape)}
+        drawn = np.stack([getattr(stream, draw)(**options) for stream in self._streams], 1)
         return torch.from_numpy(drawn).to(like)
 
     def uniform(self, k: int, like: Tensor) -> Tensor:
@@ -149,7 +157,7 @@ def importance_weighted(
         draws = Draws(seed, numbers[start : start + rows], model.z_dim)
         sums = _Sums.empty(part)
         for first in range(0, k, batch_size):
-            trace = model(part, draws.normal(min(batch_size, k - first), part))
+            trace = model(part, draws.of(model.noise, min(batch_size, k - first), part))
             assert trace.log_q is not None
             sums = sums.add(trace.log_px + trace.log_pz - trace.log_q)
         found.append(sums.finish(k))

@@ -14,6 +14,7 @@ from vaes.evaluate.record import NotApplicable
 from vaes.functional import to_float32
 from vaes.model import VAE, Trace
 from vaes.posteriors import Latent
+from vaes.randomness import drawn
 
 __all__ = [
     "Codes",
@@ -105,9 +106,9 @@ def draw_samples(
         NotApplicable: the model decodes to something that is no number.
     """
     like = next(model.parameters())
-    noise = torch.randn(n, model.z_dim, generator=torch.Generator().manual_seed(seed))
+    noise = drawn(model.prior.noise, (n,), torch.Generator().manual_seed(seed))
     of_pixels = np.random.default_rng((seed, 0, 2))
-    means, drawn = [], []
+    means, pictures = [], []
     for part in batches(torch.arange(n), batch_size, "sampling", progress):
         y = to_float32(model.decoder(model.prior.sample(noise[part].to(like))))
         mean = model.likelihood.mean(y)
@@ -117,8 +118,8 @@ def draw_samples(
         if draws:
             about = torch.from_numpy(of_pixels.standard_normal(mean.shape, np.float32)).to(mean)
             one = model.likelihood.sample(y, about)
-            drawn += [] if one is None else [to_uint8(one, model.value_range).cpu()]
-    return Samples(torch.cat(means), torch.cat(drawn) if drawn else None)
+            pictures += [] if one is None else [to_uint8(one, model.value_range).cpu()]
+    return Samples(torch.cat(means), torch.cat(pictures) if pictures else None)
 
 
 def fingerprint(images: ImageSet, index: Tensor | None = None) -> str:

@@ -1,6 +1,6 @@
 """Networks: no probability, no configuration, no input or output.
 
-An encoder maps images (B, C, H, W) to (B, heads * z_dim); a decoder maps codes (B, z_dim) to (B, C', H, W), unbounded.
+An encoder maps images (B, C, H, W) to (B, sum of heads); a decoder maps codes (B, z_dim) to (B, C', H, W), unbounded.
 What the numbers mean is the posterior's and the likelihood's business.
 """
 

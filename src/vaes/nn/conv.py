@@ -114,7 +114,7 @@ def _lay_out(network: nn.Module) -> None:
 
 
 class ConvEncoder(nn.Module):
-    """Images (B, C, H, W) -> (B, heads * z_dim).
+    """Images (B, C, H, W) -> (B, sum of heads).
 
     4x4 stride-2 convolutions of widths ``dim * dim_mults``, batch norm on all but the first, LeakyReLU(0.2); a last
     valid convolution over what is left of the image (4x4 for 32x32 with three stages, or 64x64 with four) to 1x1; then
@@ -122,8 +122,7 @@ class ConvEncoder(nn.Module):
 
     Args:
         image_shape: (C, H, W).
-        z_dim: latent dimensions D.
-        heads: outputs per latent dimension that the posterior wants: 2 for a Gaussian, 1 for a point.
+        heads: how many numbers of each kind the posterior wants: (D, D) for a Gaussian, (D,) for a point.
         dim: width of the first stage.
         dim_mults: width of each stage, in units of ``dim``; one stage halves the image once.
         norm: ``batch``, or ``none`` for a network whose images do not see each other. Without normalisation the
@@ -134,8 +133,7 @@ class ConvEncoder(nn.Module):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        z_dim: int,
-        heads: int,
+        heads: tuple[int, ...],
         *,
         dim: int = 32,
         dim_mults: tuple[int, ...] = (1, 2, 4),
@@ -156,15 +154,16 @@ class ConvEncoder(nn.Module):
         layers += [_ToPixel(features, features, stages[-1].size_out, bias=norm == "none"), *_norm2d(norm, features)]
         self.trunk = nn.Sequential(*layers, nn.LeakyReLU(0.2), nn.Flatten())
         self.heads = nn.ModuleList(
-            nn.Sequential(*_hidden1d(features, features, norm), nn.Linear(features, z_dim)) for _ in range(heads)
+            nn.Sequential(*_hidden1d(features, features, norm), nn.Linear(features, size)) for size in heads
         )
         if norm == "batch":
             init_normal(self)
         _lay_out(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, heads * z_dim), the heads one after the other."""
-        h = self.trunk(x.contiguous(memory_format=LAYOUT))
+        """(B, C, H, W) -> (B, sum of heads), the heads one after the other."""
+        # Channels last, said so that vmap understands it.
+        h = self.trunk(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
         return torch.cat([head(h) for head in self.heads], dim=1)
 
 

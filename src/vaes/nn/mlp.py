@@ -20,12 +20,11 @@ def _hidden(widths: tuple[int, ...], activation: Activation) -> list[nn.Module]:
 
 
 class MLPEncoder(nn.Module):
-    """Images (B, C, H, W) -> (B, heads * z_dim).
+    """Images (B, C, H, W) -> (B, sum of heads).
 
     Args:
         image_shape: (C, H, W).
-        z_dim: latent dimensions D.
-        heads: outputs per latent dimension that the posterior wants.
+        heads: how many numbers of each kind the posterior wants: D means and D log-variances, say.
         hidden: widths of the hidden layers, from the image inwards.
         activation: between the layers.
     """
@@ -33,18 +32,17 @@ class MLPEncoder(nn.Module):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        z_dim: int,
-        heads: int,
+        heads: tuple[int, ...],
         *,
         hidden: tuple[int, ...] = (512, 256),
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
         widths = (math.prod(image_shape), *hidden)
-        self.net = nn.Sequential(nn.Flatten(), *_hidden(widths, activation), nn.Linear(widths[-1], heads * z_dim))
+        self.net = nn.Sequential(nn.Flatten(), *_hidden(widths, activation), nn.Linear(widths[-1], sum(heads)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, heads * z_dim)."""
+        """(B, C, H, W) -> (B, sum of heads)."""
         return self.net(x)
 
 

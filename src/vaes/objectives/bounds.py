@@ -1,12 +1,12 @@
 """Bounds: the part of an objective that every image has to itself."""
 
 import abc
-from collections.abc import Mapping
 
 from torch import Tensor
 
 from vaes.functional import log_mean_exp
 from vaes.model import Trace
+from vaes.objectives.context import Context
 
 __all__ = ["ELBO", "IWAE", "Bound", "Reconstruction"]
 
@@ -22,7 +22,7 @@ class Bound(abc.ABC):
     """K, the importance samples that it wants of each image."""
 
     @abc.abstractmethod
-    def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:
+    def __call__(self, trace: Trace, context: Context) -> Tensor:
         """The loss of each image (B,), in nats."""
 
 
@@ -43,10 +43,10 @@ class ELBO(Bound):
     def __init__(self, *, samples: int = 1) -> None:
         self.samples = _at_least_one(samples)
 
-    def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:
+    def __call__(self, trace: Trace, context: Context) -> Tensor:
         """(B,), in nats."""
         assert trace.rate is not None
-        return weights["rate"] * trace.rate - trace.log_px.mean(0)
+        return context.weights["rate"] * trace.rate - trace.log_px.mean(0)
 
 
 class Reconstruction(Bound):
@@ -55,7 +55,7 @@ class Reconstruction(Bound):
     needs: frozenset[str] = frozenset()
     weights: frozenset[str] = frozenset()
 
-    def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:
+    def __call__(self, trace: Trace, context: Context) -> Tensor:
         """(B,), in nats."""
         return -trace.log_px.mean(0)
 
@@ -79,7 +79,7 @@ class IWAE(Bound):
     def __init__(self, *, samples: int = 5) -> None:
         self.samples = _at_least_one(samples)
 
-    def __call__(self, trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor:
+    def __call__(self, trace: Trace, context: Context) -> Tensor:
         """(B,), in nats."""
         assert trace.log_q is not None
         return -log_mean_exp(trace.log_px + trace.log_pz - trace.log_q, 0)

@@ -1,22 +1,15 @@
 """The objective: model, bound and terms, one call."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from vaes.model import VAE, Trace
 from vaes.objectives.bounds import Bound
+from vaes.objectives.context import Context, Drawn, Noise
 from vaes.objectives.terms import Term
 
-__all__ = ["Noise", "Objective"]
-
-
-class Noise(NamedTuple):
-    """All the randomness of one step, standard normal."""
-
-    posterior: Tensor  # (K, B, D) for q(z|x)
-    prior: Tensor  # (B, D) for p(z)
+__all__ = ["Objective"]
 
 
 class Objective(nn.Module):
@@ -28,45 +21,77 @@ class Objective(nn.Module):
         terms: name -> term; the name is the weight's and the log's.
 
     Raises:
-        ValueError: the bound or a term needs what the model's posterior cannot give.
+        ValueError: the bound or a term needs what the model's posterior and prior cannot give.
     """
 
     def __init__(self, model: VAE, bound: Bound, terms: Mapping[str, Term] | None = None) -> None:
         super().__init__()
         self.model, self.bound, self.terms = model, bound, nn.ModuleDict(dict(terms or {}))
         parts: list[Bound | Term] = [bound, *(terms or {}).values()]
+        gives = model.gives
         for part in parts:
-            missing = sorted(part.needs - model.gives)
+            missing = sorted(part.needs - gives)
             if missing:
-                raise ValueError(
-                    f"{type(part).__name__} needs {', '.join(missing)}, "
-                    f"which the posterior {type(model.posterior).__name__} does not give"
-                )
+                raise ValueError(_misfit(part, missing, model))
+        self.wants = frozenset[str]().union(*(part.needs for part in parts))
+        """Fields of the trace that bound and terms read."""
 
     @property
     def weights(self) -> frozenset[str]:
         """Names of the weights that :meth:`forward` takes."""
         return self.bound.weights | frozenset(self.terms)
 
-    def forward(self, x: Tensor, noise: Noise, weights: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
+    @property
+    def named_terms(self) -> dict[str, Term]:
+        """``terms``, typed."""
+        return dict(self.terms.items())  # type: ignore[arg-type]
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names in the output whose sum is descended: the model's loss, and those of critics, which share no
+        gradient."""
+        return ("loss", *(f"{name}_critic" for name, term in self.named_terms.items() if term.has_critic))
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether a term takes a gradient itself."""
+        return any(term.needs_gradient for term in self.named_terms.values())
+
+    def forward(self, x: Tensor, noise: Noise, context: Context) -> dict[str, Tensor]:
         """Images (B, C, H, W) -> ``loss``, ``distortion``, and ``elbo``, ``rate`` where there is one, and every term,
-        unweighted.
+        unweighted, and every critic's loss.
 
         All scalars, means over the batch, in nats; only ``loss`` carries weights, and ``elbo`` is the bound at beta =
-        1 whatever is trained.
+        1 whatever is trained. ``losses`` alone have a gradient.
         """
-        return self.score(self.model(x, noise.posterior), noise.prior, weights)
+        return self.score(self.model(x, noise.posterior, self.wants, context.options.get("posterior")), noise, context)
 
-    def score(self, trace: Trace, prior_noise: Tensor, weights: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
-        """What :meth:`forward` returns, from a pass that was made already and noise for the prior (B, D)."""
-        loss = self.bound(trace, weights).mean()
-        out = {"distortion": -trace.log_px.mean()}
+    def score(self, trace: Trace, noise: Noise, context: Context) -> dict[str, Tensor]:
+        """What :meth:`forward` returns, from a pass that was made already."""
+        loss = self.bound(trace, context.of("bound")).mean()
+        out, critics = {"distortion": -trace.log_px.mean()}, {}
         if trace.rate is not None:
             out["rate"] = trace.rate.mean()
             out["elbo"] = -out["distortion"] - out["rate"]
         if self.terms:
-            prior_z = self.model.prior.sample(prior_noise)
-            for name, term in self.terms.items():
-                out[name] = term(trace, prior_z)
-                loss = loss + weights[name] * out[name]
-        return {"loss": loss, **{name: value.detach() for name, value in out.items()}}
+            prior_z = self.model.sample_codes(noise.prior)
+            for name, term in self.named_terms.items():
+                given = trace, Drawn(prior_z, noise.terms.get(name)), context.of(name)
+                out[name] = term(*given)
+                loss = loss + context.weights[name] * out[name]
+                if term.has_critic:
+                    critics[f"{name}_critic"] = term.critic_loss(*given)
+        return {"loss": loss, **{name: value.detach() for name, value in out.items()}, **critics}
+
+
+def _misfit(part: Bound | Term, missing: list[str], model: VAE) -> str:
+    posterior, prior = type(model.posterior).__name__, type(model.prior).__name__
+    if missing == ["kl"]:
+        return (
+            f"{type(part).__name__} needs a rate per dimension in closed form, which {posterior} and {prior} have "
+            "not: use a Gaussian posterior and a standard normal prior"
+        )
+    return (
+        f"{type(part).__name__} needs {', '.join(missing)}, which the posterior {posterior} does not give: use the "
+        "posterior gaussian, or a bound and terms that need no density (reconstruction, mmd)"
+    )

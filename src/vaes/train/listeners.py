@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
-from vaes.randomness import Use, normal
+from vaes.randomness import Use, draw
 
 if TYPE_CHECKING:
     from vaes.train.loop import Training
@@ -128,7 +128,7 @@ class Pictures(Listener):
         valid, state = training.splits.valid, training.state
         with training.clock.on("pictures"), state.averaged():
             originals = valid.read(torch.arange(min(16, len(valid))))
-            noise = normal((32, state.model.z_dim), training.seed, Use.PICTURES, 0)
+            noise = draw(state.model.prior.noise, (32,), training.seed, Use.PICTURES, 0)
             image = training_sheet(state.model, originals, noise, caption=f"step {step}")
             for listener in training.listeners:
                 listener.picture(training, step, image)

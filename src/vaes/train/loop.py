@@ -14,11 +14,11 @@ from vaes import files
 from vaes.data import Batches, ImageSet, Splits, to_float
 from vaes.errors import Stopped, UserError
 from vaes.memory import keep_freed_memory
-from vaes.objectives import Noise, Objective
-from vaes.randomness import Use, normal
+from vaes.objectives import Context, Noise, Objective
 from vaes.train import checkpoint
 from vaes.train.folder import open_run
 from vaes.train.listeners import Lines, Listener, Pictures, Saving, Validation
+from vaes.train.noise import of_step, rows
 from vaes.train.record import Clock, Record, metrics_document, metrics_table
 from vaes.train.runtime import Runtime
 from vaes.train.settings import Settings
@@ -158,7 +158,7 @@ class Training:
                     step = state.step
                     x = to_float(self._batches.read(step, self._flip), state.model.value_range)
                     with self._memory():
-                        advance(state, spread, x, self._noise(step), self.weighting(step, self._pixels), self.runtime)
+                        advance(state, spread, x, self._noise(step), self.context(step), self.runtime)
                     self._after(stop)
                 return self._finish(begun)
         finally:
@@ -176,9 +176,9 @@ class Training:
     def validate(self, images: ImageSet) -> dict[str, Estimate]:
         """All images of a split, under the weights that the last step of the training has, by all processes."""
         with self.clock.on("validation"), self.state.averaged(), self._memory():
-            weights = self.weighting(self.settings.n_steps - 1, self._pixels)
+            context = self.context(self.settings.n_steps - 1)
             return validate(
-                self.state.objective, images, weights, seed=self.seed, batch_size=self._micro, runtime=self.runtime
+                self.state.objective, images, context, seed=self.seed, batch_size=self._micro, runtime=self.runtime
             )
 
     def save(self) -> None:
@@ -206,11 +206,13 @@ class Training:
             getattr(listener, event)(self, *what)
 
     def _noise(self, step: int) -> Noise:
-        # Drawn for the whole batch, so that any number of processes meets the same numbers.
         mine = slice(self._batches.start, self._batches.start + self._batches.size)
-        batch, d, device = self.settings.batch_size, self.state.model.z_dim, self.runtime.device
-        posterior = normal((self.state.objective.bound.samples, batch, d), self.seed, Use.POSTERIOR, step, device)
-        return Noise(posterior[:, mine], normal((batch, d), self.seed, Use.PRIOR, step, device)[mine])
+        whole = of_step(self.state.objective, self.settings.batch_size, self.seed, step, self.runtime.device)
+        return rows(self.state.objective, whole, mine)
+
+    def context(self, step: int) -> Context:
+        """What the objective is told of a step."""
+        return self.weighting.context(step, self._pixels, len(self.splits.train), self.settings.n_steps)
 
     def _after(self, stop: Stop) -> None:
         """What falls due after a step."""
@@ -360,7 +362,9 @@ def _refuse_lone_images(objective: Objective, images: int) -> None:
     """Batch statistics of one image are none."""
     if images > 1:
         return
-    if objective.terms or any(isinstance(layer, _BatchNorm) for layer in objective.modules()):
+    if any(term.compares for term in objective.terms.values()) or any(
+        isinstance(layer, _BatchNorm) for layer in objective.modules()
+    ):
         raise UserError(
             "train.batch_size: batch norm and terms that compare images need 2 images or more per process and "
             "micro-batch; raise it or lower train.accumulate (or use model.network.norm none)"

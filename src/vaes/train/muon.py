@@ -54,7 +54,8 @@ class Muon(torch.optim.Optimizer):
     that of Liu et al., Muon is Scalable, 2025, https://arxiv.org/abs/2502.16982, equation 4.
 
     Args:
-        parameters: all of them; which are weights is read off their dimensions.
+        parameters: all of them, or groups of them; which are weights is read off their dimensions, but in a group with
+            ``matrix: False`` there are none.
         lr: of both parts.
         momentum: decay of the weights' momentum.
         betas: of Adam, for the rest.
@@ -64,7 +65,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         *,
         lr: float,
         momentum: float = 0.95,
@@ -84,9 +85,11 @@ class Muon(torch.optim.Optimizer):
             raise ValueError("Muon takes no closure")
         for group in self.param_groups:
             given = [p for p in group["params"] if p.grad is not None]
-            for weight in (p for p in given if p.dim() > 1):
+            weights = [p for p in given if p.dim() > 1 and group.get("matrix", True)]
+            for weight in weights:
                 self._step_of_weight(weight, group)
-            self._steps_of_rest([p for p in given if p.dim() <= 1], group)
+            taken = {id(p) for p in weights}
+            self._steps_of_rest([p for p in given if id(p) not in taken], group)
 
     def _step_of_weight(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
         state, gradient = self.state[weight], weight.grad
@@ -135,7 +138,7 @@ class Muon(torch.optim.Optimizer):
         )
 
 
-def slots(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[str, ...]:
-    """What this or torch's Adam keeps of a parameter: names in its state."""
-    momentum = isinstance(optimizer, Muon) and parameter.dim() > 1
+def slots(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, *, matrix: bool = True) -> tuple[str, ...]:
+    """What this or torch's Adam keeps of a parameter, of a group with or without ``matrix``: names in its state."""
+    momentum = isinstance(optimizer, Muon) and parameter.dim() > 1 and matrix
     return ("momentum",) if momentum else ("step", "exp_avg", "exp_avg_sq")

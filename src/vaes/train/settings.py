@@ -24,6 +24,7 @@ class Settings:
         betas: decay rates of Adam's moments.
         eps: added to the root of Adam's second moment.
         weight_decay: decoupled weight decay (as in AdamW) where it is not zero.
+        decoder_weight_decay: the same of the decoder alone; null is weight_decay.
         ema: decay of an exponential moving average of the weights, which then is what is validated, drawn and shared;
             null for none.
         clip_grad: the gradient's largest Euclidean norm; null leaves it alone.
@@ -50,6 +51,7 @@ class Settings:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    decoder_weight_decay: float | None = None
     ema: float | None = None
     clip_grad: float | None = None
     skip_non_finite: int = 0
@@ -93,8 +95,10 @@ class Settings:
             )
         if self.eps <= 0:
             raise ValueError(f"eps must be above 0, got {self.eps}")
-        if self.weight_decay < 0 or (self.clip_grad is not None and not self.clip_grad > 0):
-            raise ValueError("weight_decay must not be negative, and clip_grad must be above 0 or null")
+        if min(self.weight_decay, self.decoder_weight_decay or 0.0) < 0 or (
+            self.clip_grad is not None and not self.clip_grad > 0
+        ):
+            raise ValueError("weight decays must not be negative, and clip_grad must be above 0 or null")
 
     @property
     def eval_every(self) -> int:

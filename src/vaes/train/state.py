@@ -13,6 +13,7 @@ from vaes.objectives import Objective
 from vaes.train import checkpoint
 from vaes.train.average import Average
 from vaes.train.checkpoint import Checkpoint
+from vaes.train.groups import groups
 from vaes.train.muon import Muon, slots
 from vaes.train.settings import Settings
 from vaes.train.skips import Skips, restored
@@ -134,7 +135,7 @@ class TrainState:
 
 
 def _optimizer(objective: Objective, s: Settings) -> torch.optim.Optimizer:
-    lr, parameters = s.lr_schedule(0), objective.parameters()
+    lr, parameters = s.lr_schedule(0), groups(objective, s)
     if s.optimizer == "muon":
         return Muon(parameters, lr=lr, momentum=s.momentum, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay)
     return torch.optim.AdamW(parameters, lr=lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay, fused=True)
@@ -169,11 +170,11 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Checkpoint) -> N
     Raises:
         UserError: a moment is missing, or belongs to another parameter.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [(parameter, group["matrix"]) for group in optimizer.param_groups for parameter in group["params"]]
     unread = {name for name in saved.training if name.split(".")[0] == "optimizer"}
     state: dict[int, dict[str, Tensor]] = {}
-    for index, parameter in enumerate(parameters):
-        names = {slot: f"optimizer.{index}.{slot}" for slot in slots(optimizer, parameter)}
+    for index, (parameter, matrix) in enumerate(parameters):
+        names = {slot: f"optimizer.{index}.{slot}" for slot in slots(optimizer, parameter, matrix=matrix)}
         if not unread.intersection(names.values()):
             continue  # it had no gradient yet
         for slot, name in names.items():

@@ -1,14 +1,14 @@
 """A pass over held-out images."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaes.data import ImageSet, to_float
-from vaes.objectives import Objective
-from vaes.randomness import Use, normal
+from vaes.objectives import Context, Objective
+from vaes.train.noise import of_block, rows
 from vaes.train.runtime import Runtime
 
 __all__ = ["Estimate", "validate"]
@@ -25,11 +25,10 @@ class Estimate(NamedTuple):
     n: int
 
 
-@torch.inference_mode()
 def validate(
     objective: Objective,
     images: ImageSet,
-    weights: Mapping[str, float],
+    context: Context,
     *,
     seed: int,
     batch_size: int = BLOCK,
@@ -43,26 +42,33 @@ def validate(
     are means over parts of about ``batch_size`` images, and have none; terms, and with them the loss, are left out
     where there is one image in all. The processes of ``runtime`` divide the parts; each gets all the numbers.
     """
+    with torch.inference_mode(not objective.needs_gradient):
+        return _validated(objective, images, context, seed, batch_size, runtime)
+
+
+def _validated(
+    objective: Objective, images: ImageSet, context: Context, seed: int, batch_size: int, runtime: Runtime | None
+) -> dict[str, Estimate]:
     model, training = objective.model, objective.training
     device = next(model.parameters()).device
     rank, world = (0, 1) if runtime is None else (runtime.rank, runtime.world)
     objective.eval()
-    samples, mine = objective.bound.samples, []
+    mine, compares = [], any(term.compares for term in objective.terms.values())
     for number, (block, index, within) in enumerate(_parts(len(images), batch_size)):
         if number % world != rank:
             continue
         x = to_float(images.read(index), model.value_range).to(device)
         # Noise belongs to an image, whatever the parts: it is drawn for the block that the image lies in.
-        noise = normal((samples + 1, block.size, model.z_dim), seed, Use.VALIDATION, block.number)[:, within].to(device)
-        trace = model(x, noise[:samples])
+        noise = rows(objective, of_block(objective, block.size, seed, block.number), within, device)
+        trace = model(x, noise.posterior, objective.wants, context.options.get("posterior"))
         centre = model.reconstruct(x) if trace.mean is None else model.decode(trace.mean)
         found = {"distortion": -trace.log_px.mean(0), "mse": (centre - x).square().flatten(1).mean(1)}
         if trace.rate is not None:
             found |= {"rate": trace.rate, "elbo": -found["distortion"] - trace.rate}
-        if len(index) > 1 or not objective.terms:
-            out = objective.score(trace, noise[samples], weights)
+        if len(index) > 1 or not compares:
+            out = objective.score(trace, noise, context)
             found |= {name: value.expand(len(x)) for name, value in out.items() if name not in found}
-        mine.append((number, {name: value.cpu().double() for name, value in found.items()}))
+        mine.append((number, {name: value.detach().cpu().double() for name, value in found.items()}))
     objective.train(training)
     parts = mine if runtime is None else [part for each in runtime.collected(mine) for part in each]
     columns: dict[str, list[Tensor]] = {}

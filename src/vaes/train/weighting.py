@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from vaes.objectives import Context
 from vaes.schedules import Schedule
 
 __all__ = ["Weighting"]
@@ -13,17 +14,27 @@ class Weighting:
     Args:
         weights: ``weights(pixels, **coefficients) -> {name: weight}``, as in :class:`vaes.methods.Method`.
         coefficients: name -> number or schedule; an option that is no number is handed on as it is.
+        options: part -> option -> schedule, of the parts whose own options follow one.
     """
 
     def __init__(
-        self, weights: Callable[..., dict[str, float]], coefficients: Mapping[str, float | Schedule | None]
+        self,
+        weights: Callable[..., dict[str, float]],
+        coefficients: Mapping[str, float | Schedule | None],
+        options: Mapping[str, Mapping[str, Schedule]] | None = None,
     ) -> None:
-        self._weights, self._coefficients = weights, coefficients
+        self._weights, self._coefficients, self._options = weights, coefficients, options or {}
 
     def coefficients(self, step: int) -> dict[str, float | None]:
-        """The coefficients at a step."""
-        return {name: c(step) if isinstance(c, Schedule) else c for name, c in self._coefficients.items()}
+        """The coefficients and scheduled options at a step."""
+        found = {name: c(step) if isinstance(c, Schedule) else c for name, c in self._coefficients.items()}
+        return found | {f"{part}.{name}": s(step) for part, own in self._options.items() for name, s in own.items()}
 
     def __call__(self, step: int, pixels: int) -> dict[str, float]:
         """The weights at a step, for images of C * H * W ``pixels``."""
-        return self._weights(pixels, **self.coefficients(step))
+        return self._weights(pixels, **{name: self.coefficients(step)[name] for name in self._coefficients})
+
+    def context(self, step: int, pixels: int, n: int, n_steps: int) -> Context:
+        """All that the objective is told of a step, of a training on n images."""
+        options = {part: {name: s(step) for name, s in own.items()} for part, own in self._options.items()}
+        return Context(self(step, pixels), n, step, n_steps, options)

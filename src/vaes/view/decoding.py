@@ -10,6 +10,7 @@ from vaes.data.images import ImageSet
 from vaes.errors import UserError
 from vaes.model import VAE
 from vaes.posteriors import Latent
+from vaes.randomness import drawn
 
 __all__ = ["MAX_CODES", "UNUSED", "Usage", "decode", "encode", "prior_codes", "random_index", "usage"]
 
@@ -36,8 +37,8 @@ class Usage(NamedTuple):
 
 def prior_codes(model: VAE, count: int, seed: int) -> Tensor:
     """Draws from the prior (count, D), on the CPU; the noise is drawn there, so that every device sees the same."""
-    noise = torch.randn(count, model.z_dim, generator=torch.Generator().manual_seed(seed))
-    return model.prior.sample(noise.to(next(model.parameters()))).float().cpu()
+    noise = drawn(model.prior.noise, (count,), torch.Generator().manual_seed(seed))
+    return model.sample_codes(noise.to(next(model.parameters()))).float().cpu()
 
 
 def random_index(images: ImageSet, seed: int) -> Tensor:
@@ -81,14 +82,16 @@ def encode(model: VAE, images: ImageSet, index: Tensor, batch_size: int) -> Late
         None,
         torch.cat(means).float().cpu() if means else None,
         torch.cat(logvars).float().cpu() if logvars else None,
+        {name: torch.cat([p.aux[name] for p in parts]).float().cpu() for name in parts[0].aux},
     )
 
 
 def usage(model: VAE, latent: Latent) -> Usage:
     """KL per dimension averaged over the images, in nats; without a closed form, the variance of the central codes."""
-    if latent.mean is not None and latent.logvar is not None:
-        device = next(model.parameters()).device
-        kl = model.prior.kl_from_gaussian(latent.mean.to(device), latent.logvar.to(device))
-        if kl is not None:
-            return Usage(kl.mean(0).cpu(), "nats")
+    device = next(model.parameters()).device
+    mean, logvar = (None if part is None else part.to(device) for part in (latent.mean, latent.logvar))
+    aux = {name: part.to(device) for name, part in latent.aux.items()}
+    kl = model.prior.kl(latent._replace(mean=mean, logvar=logvar, aux=aux))
+    if kl is not None:
+        return Usage(kl.mean(0).cpu(), "nats")
     return Usage(latent.z[0].var(0, correction=0), "var")

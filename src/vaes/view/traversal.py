@@ -134,8 +134,7 @@ def _start(model: VAE, options: Options, images: ImageSet | None, count: int) ->
             return _Start(codes, f"the code of one {options.whose} image{seed}")
         return _Start(codes, f"the codes of {options.whose} images{seed}", remarks)
     codes = prior_codes(model, count, options.seed)
-    # What no noise gives: the mean of a normal prior.
-    codes[0] = model.prior.sample(torch.zeros(1, model.z_dim).to(next(model.parameters())))[0].cpu()
+    codes[0] = model.prior.centre(model.encode).cpu()
     draws = f" (the first) and draws from the prior (seed {options.seed})" if count > 1 else ""
     return _Start(codes, f"the prior's mean{draws}")
 

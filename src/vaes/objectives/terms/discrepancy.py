@@ -1,28 +1,16 @@
-"""Terms: what a method adds to its bound, one scalar for the whole batch."""
+"""Distances between the codes of a batch and draws from the prior."""
 
-import abc
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaes import functional as F
 from vaes.model import Trace
+from vaes.objectives.context import Context, Drawn
+from vaes.objectives.terms.base import Term
 
-__all__ = ["MMD", "Term"]
-
-
-class Term(nn.Module, abc.ABC):
-    """A regulariser; a module, because some have parameters of their own."""
-
-    needs: frozenset[str]
-    """Fields of the trace that must not be None."""
-    unit: str = "nats per image"
-    """Of its unweighted value; empty where it has none."""
-
-    @abc.abstractmethod
-    def forward(self, trace: Trace, prior_z: Tensor) -> Tensor:
-        """The trace of a batch and as many codes drawn from the prior (B, D) -> the term, unweighted, a scalar."""
+__all__ = ["MMD"]
 
 
 class MMD(Term):
@@ -42,16 +30,18 @@ class MMD(Term):
     Zhao, Song & Ermon, InfoVAE, 2017, https://arxiv.org/abs/1706.02262, section 3.2.
     """
 
-    needs: frozenset[str] = frozenset()
     unit = ""
 
     def __init__(self, *, kernel: Literal["median", "imq", "mean_scaled"] = "median", biased: bool = False) -> None:
         super().__init__()
         self.kernel, self.biased = kernel, biased
 
-    def forward(self, trace: Trace, prior_z: Tensor) -> Tensor:
+    def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
         """A scalar; over K importance samples, the mean."""
-        return torch.stack([F.mmd(z, prior_z, self._kernel(z, prior_z), biased=self.biased) for z in trace.z]).mean()
+        prior_z = drawn.prior_z.flatten(1)
+        return torch.stack(
+            [F.mmd(z, prior_z, self._kernel(z, prior_z), biased=self.biased) for z in trace.z.flatten(2)]
+        ).mean()
 
     def _kernel(self, z: Tensor, prior_z: Tensor) -> F.Kernel:
         if self.kernel == "median":

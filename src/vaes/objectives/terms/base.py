@@ -1,0 +1,47 @@
+"""What every term is."""
+
+import abc
+
+from torch import Tensor, nn
+
+from vaes.model import Trace
+from vaes.objectives.context import Context, Drawn
+from vaes.randomness import Draw
+
+__all__ = ["Term"]
+
+
+class Term(nn.Module, abc.ABC):
+    """A regulariser, one scalar for the whole batch; a module, because some have parameters of their own.
+
+    The constructor takes ``z_shape``, ``image_shape`` and ``n_train`` (the number of training images) as positional
+    parameters of these names where it needs them; its keyword-only parameters are keys. Over several processes a term
+    sees the images of its own.
+    """
+
+    needs: frozenset[str] = frozenset()
+    """Optional fields of the trace that must not be None."""
+    unit: str = "nats per image"
+    """Of its unweighted value; empty where it has none."""
+    compares: bool = True
+    """Whether it compares images, and so needs two of them."""
+    needs_gradient: bool = False
+    """Whether its value takes a gradient, so that it cannot be computed in inference mode."""
+    has_critic: bool = False
+    """Whether :meth:`critic_loss` gives one."""
+
+    def noise(self, z_shape: tuple[int, ...]) -> Draw | None:
+        """What noise it takes beside codes from the prior: of each image, or of the whole batch where ``shared``."""
+        return None
+
+    @abc.abstractmethod
+    def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
+        """The term, unweighted, a scalar. A critic of its own counts as a constant here: see :func:`frozen`."""
+
+    def critic_loss(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
+        """What the term's own critic minimises, a scalar, its gradient stopped at the trace.
+
+        The model's loss sees the critic as a constant and the critic's the codes as constants, so that the gradients of
+        the sum of both are those of two backward passes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no critic")

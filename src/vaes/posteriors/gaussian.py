@@ -1,0 +1,100 @@
+"""Gaussian posteriors."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vaes.functional import LOG_2PI, log_normal
+from vaes.posteriors.base import Latent, Posterior
+from vaes.randomness import Draw
+
+__all__ = ["FullCovariance", "Gaussian"]
+
+
+class Gaussian(Posterior):
+    """q(z|x) = N(mean, diag exp(logvar)), reparameterised: z = mean + exp(logvar / 2) * noise.
+
+    Kingma & Welling, Auto-Encoding Variational Bayes, 2013, https://arxiv.org/abs/1312.6114, section 2.4 and appendix
+    B.
+    """
+
+    gives = frozenset({"log_q", "mean", "logvar", "log_q_stopped"})
+
+    def outputs(self, z_shape: tuple[int, ...]) -> int:
+        """The means, then the log-variances."""
+        return 2 * Draw(z_shape).size
+
+    def heads(self, z_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Two of the code's size."""
+        return Draw(z_shape).size, Draw(z_shape).size
+
+    def forward(self, h: Tensor, noise: Tensor, options: Mapping[str, float] | None = None) -> Latent:
+        """h (B, 2 D) and noise (K, B, Z...) -> Latent."""
+        mean, logvar = _halves(h, tuple(noise.shape[2:]))
+        z = mean + torch.exp(0.5 * logvar) * noise
+        # From the noise: (z - mean) / exp(logvar / 2) would give its rounding back, magnified where q is narrow.
+        log_q = -0.5 * (LOG_2PI + logvar + noise.square()).flatten(2).sum(-1)
+        return Latent(z, log_q, mean, logvar)
+
+    def centre(self, h: Tensor, z_shape: tuple[int, ...]) -> Latent:
+        """The mean."""
+        mean, logvar = _halves(h, z_shape)
+        return Latent(mean[None], -0.5 * (LOG_2PI + logvar).flatten(1).sum(-1)[None], mean, logvar)
+
+    def log_prob(self, h: Tensor, z: Tensor) -> Tensor:
+        """log q(z|x) of codes z (K, B, Z...) -> (K, B), in nats."""
+        return log_normal(z, *_halves(h, tuple(z.shape[2:]))).flatten(2).sum(-1)
+
+
+class FullCovariance(Posterior):
+    """q(z|x) = N(mean, L L'), L lower triangular with ``exp`` on its diagonal: z = mean + L noise.
+
+    Kingma & Welling, An Introduction to Variational Autoencoders, 2019, https://arxiv.org/abs/1906.02691, section
+    2.5.1. ``aux["cholesky"]`` is L (B, D, D); codes are flat.
+    """
+
+    gives = frozenset({"log_q", "mean", "log_q_stopped"})
+
+    def outputs(self, z_shape: tuple[int, ...]) -> int:
+        """The D means, D logarithms of the diagonal, and D (D - 1) / 2 entries below it."""
+        d = _flat(z_shape)
+        return d * (d + 3) // 2
+
+    def forward(self, h: Tensor, noise: Tensor, options: Mapping[str, float] | None = None) -> Latent:
+        """h (B, D (D + 3) / 2) and noise (K, B, D) -> Latent."""
+        mean, cholesky, log_diagonal = _triangular(h, noise.shape[-1])
+        z = mean + torch.einsum("bij,kbj->kbi", cholesky, noise)
+        log_q = -(0.5 * (LOG_2PI + noise.square()) + log_diagonal).sum(-1)
+        return Latent(z, log_q, mean, None, {"cholesky": cholesky})
+
+    def centre(self, h: Tensor, z_shape: tuple[int, ...]) -> Latent:
+        """The mean."""
+        return self(h, h.new_zeros(1, len(h), _flat(z_shape)))._replace(z=_triangular(h, _flat(z_shape))[0][None])
+
+    def log_prob(self, h: Tensor, z: Tensor) -> Tensor:
+        """log q(z|x) of codes z (K, B, D) -> (K, B), in nats."""
+        mean, cholesky, log_diagonal = _triangular(h, z.shape[-1])
+        noise = torch.linalg.solve_triangular(cholesky, (z - mean)[..., None], upper=False)[..., 0]
+        return -(0.5 * (LOG_2PI + noise.square()) + log_diagonal).sum(-1)
+
+
+def _halves(h: Tensor, z_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    mean, logvar = h.chunk(2, dim=1)
+    return mean.unflatten(1, z_shape), logvar.unflatten(1, z_shape)
+
+
+def _flat(z_shape: tuple[int, ...]) -> int:
+    if len(z_shape) != 1:
+        raise ValueError(f"a full covariance is of flat codes, and these are {z_shape}: use the posterior gaussian")
+    return z_shape[0]
+
+
+def _triangular(h: Tensor, d: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, D (D + 3) / 2) -> mean (B, D), L (B, D, D), the logarithms of its diagonal (B, D)."""
+    mean, log_diagonal, below = h.split([d, d, d * (d - 1) // 2], dim=1)
+    # As a product with a constant: index_put would have no rule under vmap that keeps gradients.
+    rows, columns = torch.tril_indices(d, d, -1, device=h.device)
+    place = h.new_zeros(d * (d - 1) // 2, d * d)
+    place[torch.arange(len(rows), device=h.device), rows * d + columns] = 1
+    return mean, (below @ place).unflatten(1, (d, d)) + torch.diag_embed(log_diagonal.exp()), log_diagonal

@@ -1,0 +1,132 @@
+"""Mixtures of Gaussians: with components of their own, or those that the encoder gives to images that are learned."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaes.functional import LOG_2PI
+from vaes.priors.base import Encode, Prior
+from vaes.randomness import Draw
+
+__all__ = ["Mixture", "Vamp", "log_normal_pairs"]
+
+
+def log_normal_pairs(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    """log N(z_n; mean_c, diag exp(logvar_c)) of codes (N, D) and components (C, D) -> (N, C), in nats, without holding
+    (N, C, D).
+
+    The square is multiplied out about the components' mean, which keeps the digits of codes far from 0.
+    """
+    middle = mean.mean(0)
+    z, mean, precision = z - middle, mean - middle, torch.exp(-logvar)
+    squares = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(-1)
+    return -0.5 * (z.shape[-1] * LOG_2PI + logvar.sum(-1) + squares.clamp_min(0))
+
+
+class _OfGaussians(Prior):
+    """sum_c w_c N(mean_c, diag exp(logvar_c)), flat or not; noise is one uniform number, then a code's normals as
+    uniforms."""
+
+    def _components(self, encode: Encode | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights (C,), means and log-variances (C, D)."""
+        raise NotImplementedError
+
+    @property
+    def noise(self) -> Draw:
+        """One number chooses the component, the others a code of it."""
+        return Draw((1 + self.z_dim,), "uniform")
+
+    def log_prob(self, z: Tensor, encode: Encode | None = None) -> Tensor:
+        """z (..., Z...) -> (...), in nats."""
+        log_weights, mean, logvar = self._components(encode)
+        lead = z.shape[: z.dim() - len(self.z_shape)]
+        found = torch.logsumexp(log_weights + log_normal_pairs(z.reshape(-1, self.z_dim), mean, logvar), -1)
+        return found.reshape(lead)
+
+    def sample(self, noise: Tensor, encode: Encode | None = None) -> Tensor:
+        """Uniform noise (N, 1 + D) -> codes (N, Z...): by the weights' cumulative sums, and the normal quantile."""
+        log_weights, mean, logvar = self._components(encode)
+        ends = log_weights.exp().cumsum(0)
+        chosen = torch.searchsorted(ends, noise[:, 0].contiguous() * ends[-1]).clamp_max(len(ends) - 1)
+        z = mean[chosen] + torch.exp(0.5 * logvar[chosen]) * torch.special.ndtri(noise[:, 1:])
+        return z.unflatten(1, self.z_shape)
+
+    def centre(self, encode: Encode | None = None) -> Tensor:
+        """The mixture's mean."""
+        log_weights, mean, _ = self._components(encode)
+        return (log_weights.exp() @ mean).unflatten(0, self.z_shape)
+
+
+class Mixture(_OfGaussians):
+    """p(z) = sum_c w_c N(mean_c, diag exp(logvar_c)), all of it learned.
+
+    The mixture of Gaussians to which Tomczak & Welling, VAE with a VampPrior, 2018, https://arxiv.org/abs/1705.07120,
+    compare theirs (section 4); theirs has equal weights.
+
+    Args:
+        z_shape: of a code.
+        components: how many.
+        spread: standard deviation of the normal that the first means are drawn from.
+    """
+
+    training_options: Mapping[str, Any] = {"matrix": False}  # rows of components are no matrix: Muon leaves them alone
+
+    def __init__(self, z_shape: int | tuple[int, ...], *, components: int = 10, spread: float = 1.0) -> None:
+        super().__init__(z_shape)
+        _at_least_one(components)
+        if not spread > 0:
+            raise ValueError(f"spread must be above 0, got {spread}")
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.mean = nn.Parameter(spread * torch.randn(components, self.z_dim))
+        self.logvar = nn.Parameter(torch.zeros(components, self.z_dim))
+
+    def _components(self, encode: Encode | None) -> tuple[Tensor, Tensor, Tensor]:
+        return self.logits.log_softmax(0), self.mean, self.logvar
+
+
+class Vamp(_OfGaussians):
+    """p(z) = (1/C) sum_c q(z|u_c): the posteriors of C pseudo-inputs u_c, images that are learned.
+
+    Tomczak & Welling, VAE with a VampPrior, 2018, https://arxiv.org/abs/1705.07120, equation 9, with a sigmoid where
+    they clip pixels. The encoder is lent by the model and belongs to it alone. A network with batch norm sees the
+    pseudo-inputs as a batch of their own.
+
+    Args:
+        z_shape: of a code.
+        image_shape: (C, H, W) of a pseudo-input.
+        value_range: of its pixels.
+        components: how many pseudo-inputs; the paper has 500.
+    """
+
+    needs = frozenset({"mean", "logvar"})
+    training_options: Mapping[str, Any] = {"matrix": False}
+
+    def __init__(
+        self,
+        z_shape: int | tuple[int, ...],
+        image_shape: tuple[int, int, int],
+        value_range: tuple[float, float],
+        *,
+        components: int = 500,
+    ) -> None:
+        super().__init__(z_shape)
+        _at_least_one(components)
+        self.value_range = value_range
+        self.pseudo = nn.Parameter(torch.randn(components, *image_shape))
+
+    def _components(self, encode: Encode | None) -> tuple[Tensor, Tensor, Tensor]:
+        if encode is None:
+            raise ValueError("the VampPrior needs the model's encoder: use VAE.log_prior and VAE.sample_codes")
+        low, high = self.value_range
+        latent = encode(low + (high - low) * torch.sigmoid(self.pseudo))
+        assert latent.mean is not None
+        assert latent.logvar is not None
+        mean, logvar = latent.mean.flatten(1), latent.logvar.flatten(1)
+        return mean.new_zeros(len(mean)).log_softmax(0), mean, logvar
+
+
+def _at_least_one(components: int) -> None:
+    if components < 1:
+        raise ValueError(f"components must be at least 1, got {components}")

@@ -1,0 +1,35 @@
+"""Parameters by how they are trained."""
+
+from typing import Any
+
+from torch import nn
+
+from vaes.objectives import Objective
+from vaes.train.settings import Settings
+
+__all__ = ["groups"]
+
+
+def groups(objective: Objective, settings: Settings) -> list[dict[str, Any]]:
+    """The optimiser's groups: first all that is trained as ``train`` says, then whatever differs.
+
+    A module whose attribute ``training_options`` is a mapping has them for all its parameters: ``own_lr`` (a number in
+    place of the training's learning rate, as the authors of a critic used one), ``betas``, ``weight_decay``, and
+    ``matrix: False`` for weights that Muon must not orthogonalise, because their rows are things and no matrix.
+    """
+    own: dict[int, dict[str, Any]] = {}
+    if settings.decoder_weight_decay is not None:
+        own |= {id(p): {"weight_decay": settings.decoder_weight_decay} for p in objective.model.decoder.parameters()}
+    for module in objective.modules():
+        options = getattr(module, "training_options", None)
+        if options is not None:
+            own |= {id(p): dict(options) for p in module.parameters()}
+    found: list[tuple[dict[str, Any], list[nn.Parameter]]] = [({}, [])]
+    for parameter in objective.parameters():
+        options = own.get(id(parameter), {})
+        same = next((members for given, members in found if given == options), None)
+        if same is None:
+            found.append((options, [parameter]))
+        else:
+            same.append(parameter)
+    return [{"params": members, "own_lr": None, "matrix": True} | options for options, members in found if members]
