@@ -100,7 +100,13 @@ LIKELIHOODS = {
     "bernoulli": likelihoods.Bernoulli,
     **{f"gaussian {scale} {link}": functools.partial(likelihoods.Gaussian, scale=scale, link=link)
        for scale, link in ((0.4, "identity"), (1.0, "tanh"), ("learned", "sigmoid"), ("optimal", "identity"),
-                           ("optimal", "sigmoid"))},
+                           ("optimal", "sigmoid"), ("per_pixel", "tanh"))},
+    "continuous bernoulli": likelihoods.ContinuousBernoulli,
+    "laplace learned sigmoid": functools.partial(likelihoods.Laplace, scale="learned", link="sigmoid"),
+    "student learned tanh": functools.partial(likelihoods.StudentT, dof="learned", scale="learned"),
+    "student per pixel tanh": functools.partial(likelihoods.StudentT, scale="per_pixel"),
+    "logistic": likelihoods.DiscretisedLogistic,
+    "logistic mixture": functools.partial(likelihoods.LogisticMixture, components=2),
 }  # fmt: skip
 BOUNDS: dict[str, Bound] = {
     "elbo": ELBO(), "beta, 3 samples": ELBO(samples=3), "iwae": IWAE(samples=4), "reconstruction": Reconstruction()
@@ -112,11 +118,14 @@ BOUNDS: dict[str, Bound] = {
 def test_every_gradient_is_that_of_finite_differences(
     likelihood: Callable[[], likelihoods.Likelihood], bound: Bound
 ) -> None:
-    value_range = (0.0, 1.0) if "tanh" not in str(likelihood) else (-1.0, 1.0)
+    part = likelihood()
+    on_unit = part.default_range == (0.0, 1.0) or getattr(part, "link", None) in ("identity", "sigmoid")
+    value_range = (0.0, 1.0) if on_unit else (-1.0, 1.0)
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 4))
-    decoder = nn.Sequential(nn.Linear(2, 4), nn.Unflatten(1, (1, 2, 2)))
-    parts = (posteriors.Gaussian(), StandardNormal(2), likelihood())
+    channels = part.channels(1)
+    decoder = nn.Sequential(nn.Linear(2, 4 * channels), nn.Unflatten(1, (channels, 2, 2)))
+    parts = (posteriors.Gaussian(), StandardNormal(2), part)
     objective = Objective(VAE(encoder, decoder, *parts, value_range=value_range).double().train(), bound)
     x, eps = torch.rand(3, 1, 2, 2, dtype=torch.float64), noise(bound.samples, 3, 2)
     names = [name for name, _ in objective.named_parameters()]

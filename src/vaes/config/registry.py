@@ -35,7 +35,12 @@ NETWORKS: dict[str, Network] = {
 
 LIKELIHOODS: Mapping[str, Callable[..., likelihoods.Likelihood]] = {
     "bernoulli": likelihoods.Bernoulli,
+    "continuous_bernoulli": likelihoods.ContinuousBernoulli,
+    "discretised_logistic": likelihoods.DiscretisedLogistic,
     "gaussian": likelihoods.Gaussian,
+    "laplace": likelihoods.Laplace,
+    "logistic_mixture": likelihoods.LogisticMixture,
+    "student_t": likelihoods.StudentT,
 }
 
 POSTERIORS: dict[str, Callable[..., posteriors.Posterior]] = {

@@ -256,6 +256,7 @@ def units(model: VAE, x: Tensor) -> str:
     low, high = model.value_range
     said = {
         "density": f"density of pixels in [{low:g}, {high:g}]",
+        "density on [0, 1]": "density of pixels on [0, 1] alone",
         "mass of 8-bit values": "probability of 8-bit pixels",
         "mass of binary values": "probability of binary pixels",
         "cross-entropy": "cross-entropy on grey pixels, which is no normalised probability",
