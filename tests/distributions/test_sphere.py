@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import mpmath
 import pytest
@@ -64,7 +65,7 @@ def test_density_integrates_to_one_and_kl_equals_its_integral(dimension: int, ka
         mean = torch.eye(dimension, dtype=F64)[0]
         return log_von_mises_fisher(z, mean, torch.tensor(kappa, dtype=F64)).item()
 
-    def over(f) -> float:  # noqa: ANN001
+    def over(f: Callable[[float], float]) -> float:
         mode = math.acos(2 * kappa / (dimension - 2 + math.hypot(dimension - 2, 2 * kappa)))
         kinks = [x for x in (mode - 0.1, mode, mode + 0.1) if 0 < x < math.pi]
         return (

@@ -42,8 +42,8 @@ def relaxed(logits: Tensor, noise: Tensor, temperature: Tensor | float) -> Tenso
 def log_relaxed(log_y: Tensor, logits: Tensor, temperature: Tensor | float) -> Tensor:
     """Log-density of the log-weights (..., C) under the relaxed categorical -> (...), in nats.
 
-    Maddison et al., 2017, appendix C.3 (ExpConcrete): a density over log y with respect to its first C - 1 coordinates'
-    measure on ``logsumexp = 0``. For a density over y subtract ``log_y.sum(-1)``.
+    Maddison et al., 2017, appendix C.3 (ExpConcrete): a density over the C - 1 differences ``log y_c - log y_C``. For
+    one over the first C - 1 weights (definition 1) subtract ``log_y.sum(-1)``.
     """
     classes = log_y.shape[-1]
     t = torch.as_tensor(temperature, dtype=log_y.dtype, device=log_y.device)

@@ -61,9 +61,10 @@ def sample_von_mises_fisher(mean: Tensor, kappa: Tensor, noise: Tensor) -> tuple
     """Draws z (K, B, D) and their log-densities (K, B) in nats, from unit mean (B, D), kappa (B,), noise (K, B, D).
 
     The noise (K, B, D) is standard normal. Its part along the mean, one standard normal, decides the angle to the mean
-    by the inverse of its distribution function; the rest, whose direction is uniform, the way in which z leaves it. So there is nothing to reject, z turns with mean and noise together, and gradients
-    with respect to mean and kappa are pathwise (implicit: Figurnov et al., Implicit Reparameterization Gradients,
-    2018, https://arxiv.org/abs/1805.08498, section 2). Davidson et al., 2018, algorithm 1, reject instead.
+    by the inverse of its distribution function; the rest, whose direction is uniform, the way in which z leaves it. So
+    there is nothing to reject (Davidson et al., 2018, algorithm 1, do), z turns with mean and noise together, and
+    gradients with respect to mean and kappa are pathwise: Figurnov et al., Implicit Reparameterization Gradients,
+    2018, https://arxiv.org/abs/1805.08498, section 2.
     """
     along = (noise * mean).sum(-1)  # (K, B)
     across = noise - along[..., None] * mean
