@@ -91,6 +91,8 @@ def test_draws_have_the_angles_that_the_density_gives_them(dimension: int, kappa
     mean = to_sphere(randn(1, dimension, seed=1))
     k = torch.tensor([kappa], dtype=F64)
     noise = randn(4000, 1, dimension, seed=dimension)
+    noise[0, 0] += 4.5 * mean[0]  # and both tails
+    noise[1, 0] -= 4.5 * mean[0]
     z, log_q = sample_von_mises_fisher(mean, k, noise)
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(4000, 1, dtype=F64))
     torch.testing.assert_close(log_q, log_von_mises_fisher(z, mean, k), rtol=1e-11, atol=1e-11)
