@@ -8,6 +8,8 @@ import pytest
 # A layer may import the layers before it, and itself.
 LAYERS = [
     {"drawing", "errors", "functional", "memory", "schedules"},
+    {"distributions"},
+    {"estimators", "flows"},
     {"keys", "shipped", "terminal"},
     {"randomness"},
     {"files", "nn", "data"},
