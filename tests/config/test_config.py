@@ -94,7 +94,10 @@ def test_a_new_kind_leaves_the_old_one_s_options_behind() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"objective": {"bta": 4}}, "objective.bta: unknown key: did you mean beta? allowed: beta, bound, samples, terms"),
+        (
+            {"objective": {"bta": 4}},
+            "objective.bta: unknown key: did you mean beta? allowed: beta, bound, ",
+        ),
         ({"train": {"n_step": 4}}, "train.n_step: unknown key: did you mean n_steps?"),
         ({"model": {"network": {"dims": 4}}}, "model.network.dims: unknown key: did you mean dim?"),
         ({"tran": {}}, "tran: unknown key: did you mean train?"),
