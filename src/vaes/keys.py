@@ -106,7 +106,11 @@ def _joined(choices: Iterable[str]) -> list[str]:
     by: dict[str, list[str]] = {}
     for choice in choices:
         by.setdefault(choice.split(" ")[0], []).append(choice.split(" ")[1])
-    return [f"{key} {', '.join(values)}" for key, values in by.items()]
+    return [f"{key} {_some(values)}" for key, values in by.items()]
+
+
+def _some(values: list[str]) -> str:
+    return ", ".join(values) if len(values) <= 5 else f"{', '.join(values[:3])} and {len(values) - 3} more"
 
 
 def _all() -> dict[str, str]:
@@ -122,6 +126,7 @@ def meant(name: str) -> list[str]:
     if same := [key for key in _all() if _plain(key.replace(".", "")) == whole]:
         return same
     found = [key for key, part in _all().items() if _plain(part) == plain]
+    found = [key for key in found if key.count(".") == min(other.count(".") for other in found)]
     return found[:3] if found and len(found) <= 3 else [_PLAIN[plain]] if plain in _PLAIN else []
 
 

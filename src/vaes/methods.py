@@ -88,8 +88,96 @@ def info_weights(
     return {"rate": max(0.0, rate), "mmd": max(0.0, mmd) * scale}
 
 
+def capacity_weights(pixels: int, *, gamma: Scheduled = 1000.0) -> dict[str, float]:
+    """``gamma`` weighs the capacity term, in place of the rate.
+
+    Args:
+        pixels: C * H * W.
+        gamma: nats of loss for a nat of rate beside the target.
+    """
+    return {"rate": 0.0, "capacity": _not_negative("gamma", gamma)}
+
+
+def tc_weights(pixels: int, *, beta: Scheduled = 6.0) -> dict[str, float]:
+    """``beta`` weighs the total correlation, of which the rate holds one already.
+
+    Args:
+        pixels: C * H * W.
+        beta: the weight of the total correlation; 1 is the ELBO.
+    """
+    if beta < 1:
+        raise ValueError(f"beta: {beta:g} would reward total correlation; it must be 1 or more")
+    return {"total_correlation": beta - 1}
+
+
+def critic_weights(pixels: int, *, gamma: Scheduled = 10.0) -> dict[str, float]:
+    """``gamma`` weighs the critic's total correlation, on top of the ELBO.
+
+    Args:
+        pixels: C * H * W.
+        gamma: the weight of the total correlation; 0 is the ELBO.
+    """
+    return {"total_correlation_critic": _not_negative("gamma", gamma)}
+
+
+def dip_weights(pixels: int, *, lambda_od: Scheduled = 10.0) -> dict[str, float]:
+    """``lambda_od`` weighs the covariances; the variances weigh ``dip.diagonal`` times that.
+
+    Args:
+        pixels: C * H * W.
+        lambda_od: nats per image of a unit of squared covariance.
+    """
+    return {"dip": _not_negative("lambda_od", lambda_od)}
+
+
+def _lambda_of(term: str) -> Callable[..., dict[str, float]]:
+    def lambda_weights(pixels: int, *, lambda_: Scheduled = 10.0) -> dict[str, float]:
+        """One term beside the distortion.
+
+        Args:
+            pixels: C * H * W.
+            lambda_: nats per image of one unit of the term.
+        """
+        return {term: _not_negative("lambda_", lambda_)}
+
+    return lambda_weights
+
+
+def rae_weights(pixels: int, *, beta: Scheduled = 1e-3) -> dict[str, float]:
+    """``beta`` weighs the norm of the codes.
+
+    Args:
+        pixels: C * H * W.
+        beta: the weight of half the squared norm of a code.
+    """
+    return {"latent_norm": _not_negative("beta", beta)}
+
+
+def rae_gp_weights(pixels: int, *, beta: Scheduled = 1e-3, gamma: Scheduled = 1e-3) -> dict[str, float]:
+    """``beta`` weighs the norm of the codes, ``gamma`` the decoder's gradient.
+
+    Args:
+        pixels: C * H * W.
+        beta: the weight of half the squared norm of a code.
+        gamma: the weight of half the squared norm of the decoder's Jacobian.
+    """
+    return rae_weights(pixels, beta=beta) | {"gradient_penalty": _not_negative("gamma", gamma)}
+
+
+def _not_negative(name: str, value: float) -> float:
+    if value < 0:
+        raise ValueError(f"{name}: {value:g} is not right; it must be 0 or more")
+    return value
+
+
 INFO = ("Zhao, Song & Ermon 2017", "https://arxiv.org/abs/1706.02262", info_weights)
-POINT = {"posterior": "point"}
+AUTOENCODER: dict[str, Any] = {"model": {"posterior": "point"}}
+WAE = ("Tolstikhin et al. 2018", "https://arxiv.org/abs/1711.01558")
+DIP = ("Kumar, Sattigeri & Balakrishnan 2018", "https://arxiv.org/abs/1711.00848", dip_weights)
+RAE = ("Ghosh et al. 2020", "https://arxiv.org/abs/1903.12436")
+TIGHTER = ("Rainforth et al. 2018", "https://arxiv.org/abs/1802.04537", no_weights)
+VAMP = ("Tomczak & Welling 2018", "https://arxiv.org/abs/1705.07120", elbo_weights)
+RAMP = {"kind": "linear", "start": 0.0, "stop": 25.0}
 
 METHODS: dict[str, Method] = {
     "ae": Method(
@@ -99,7 +187,7 @@ METHODS: dict[str, Method] = {
         no_weights,
         "distortion",
         bound="reconstruction",
-        defaults={"model": POINT},
+        defaults=AUTOENCODER,
     ),
     "vae": Method(
         "VAE",
@@ -136,6 +224,131 @@ METHODS: dict[str, Method] = {
         "InfoVAE's at alpha = 1, lambda_ = 1: distortion + mmd_scale * mmd",
         terms=("mmd",),
         defaults={"objective": {"alpha": 1.0, "lambda_": 1.0}},
+    ),
+    "annealed_vae": Method(
+        "beta-VAE with capacity",
+        "Burgess et al. 2018",
+        "https://arxiv.org/abs/1804.03599",
+        capacity_weights,
+        "distortion + gamma * |rate - target|, gamma = 1000, target from 0 to 25 nats",
+        terms=("capacity",),
+        defaults={"objective": {"capacity": {"target": RAMP}}},
+    ),
+    "beta_tcvae": Method(
+        "beta-TCVAE",
+        "Chen et al. 2018",
+        "https://arxiv.org/abs/1802.04942",
+        tc_weights,
+        "distortion + rate + (beta - 1) * total correlation, beta = 6",
+        terms=("total_correlation",),
+    ),
+    "factor_vae": Method(
+        "FactorVAE",
+        "Kim & Mnih 2018",
+        "https://arxiv.org/abs/1802.05983",
+        critic_weights,
+        "distortion + rate + gamma * total correlation by a critic, gamma = 10",
+        terms=("total_correlation_critic",),
+    ),
+    "dip_vae_i": Method(
+        "DIP-VAE-I",
+        *DIP,
+        "distortion + rate + lambda_od * (covariances^2 + 10 (variances - 1)^2) of the means, lambda_od = 10",
+        terms=("dip",),
+    ),
+    "dip_vae_ii": Method(
+        "DIP-VAE-II",
+        *DIP,
+        "distortion + rate + lambda_od * (covariances^2 + (variances - 1)^2) of the samples, lambda_od = 10",
+        terms=("dip",),
+        defaults={"objective": {"dip": {"covariance": "samples", "diagonal": 1.0}}},
+    ),
+    "wae_mmd": Method(
+        "WAE-MMD",
+        *WAE,
+        _lambda_of("mmd"),
+        "distortion + lambda_ * mmd, lambda_ = 35 (the paper's 10 for twice our distortion and a sum over 7 scales)",
+        bound="reconstruction",
+        terms=("mmd",),
+        defaults=AUTOENCODER | {"objective": {"lambda_": 35.0, "mmd": {"kernel": "imq"}}},
+    ),
+    "wae_gan": Method(
+        "WAE-GAN",
+        *WAE,
+        _lambda_of("prior_critic"),
+        "distortion + lambda_ * prior critic, lambda_ = 5 (the paper's 10 for twice our distortion)",
+        bound="reconstruction",
+        terms=("prior_critic",),
+        defaults=AUTOENCODER | {"objective": {"lambda_": 5.0}},
+    ),
+    "aae": Method(
+        "Adversarial autoencoder",
+        "Makhzani et al. 2016",
+        "https://arxiv.org/abs/1511.05644",
+        _lambda_of("prior_critic"),
+        "distortion + lambda_ * prior critic, lambda_ = 10, both at once where the paper takes turns",
+        bound="reconstruction",
+        terms=("prior_critic",),
+        defaults=AUTOENCODER,
+    ),
+    "swae": Method(
+        "Sliced-Wasserstein autoencoder",
+        "Kolouri et al. 2018",
+        "https://arxiv.org/abs/1804.01947",
+        _lambda_of("sliced_wasserstein"),
+        "distortion + lambda_ * sliced Wasserstein distance^2, lambda_ = 10",
+        bound="reconstruction",
+        terms=("sliced_wasserstein",),
+        defaults=AUTOENCODER,
+    ),
+    "rae_l2": Method(
+        "RAE-L2",
+        *RAE,
+        rae_weights,
+        "distortion + beta * |z|^2 / 2, beta = 0.001, and a weight decay of 0.01 on the decoder",
+        bound="reconstruction",
+        terms=("latent_norm",),
+        defaults=AUTOENCODER | {"train": {"decoder_weight_decay": 0.01}},
+    ),
+    "rae_gp": Method(
+        "RAE-GP",
+        *RAE,
+        rae_gp_weights,
+        "distortion + beta * |z|^2 / 2 + gamma * |Jacobian of the decoder|^2 / 2, beta = gamma = 0.001",
+        bound="reconstruction",
+        terms=("latent_norm", "gradient_penalty"),
+        defaults=AUTOENCODER,
+    ),
+    "miwae": Method("MIWAE", *TIGHTER, "the mean of 8 IWAE losses of 8 samples each", bound="miwae"),
+    "piwae": Method("PIWAE", *TIGHTER, "IWAE's of 64 samples for the decoder, MIWAE's for the encoder", bound="piwae"),
+    "ciwae": Method("CIWAE", *TIGHTER, "mix * ELBO's + (1 - mix) * IWAE's of 64 samples, mix = 0.05", bound="ciwae"),
+    "vamp_vae": Method(
+        "VampPrior VAE",
+        *VAMP,
+        "distortion + beta * rate, beta = 1, under a prior of 500 pseudo-inputs",
+        defaults={"model": {"prior": {"kind": "vamp"}}},
+    ),
+    "gmm_vae": Method(
+        "VAE with a mixture prior",
+        *VAMP,
+        "distortion + beta * rate, beta = 1, under a mixture of 10 Gaussians that is learned",
+        defaults={"model": {"prior": {"kind": "mixture"}}},
+    ),
+    "full_cov_vae": Method(
+        "VAE with full covariance",
+        "Kingma & Welling 2019",
+        "https://arxiv.org/abs/1906.02691",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1",
+        defaults={"model": {"posterior": "full_covariance"}},
+    ),
+    "sigma_vae": Method(
+        "sigma-VAE",
+        "Rybkin, Daniilidis & Levine 2021",
+        "https://arxiv.org/abs/2006.13202",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, the Gaussian's scale at its optimum",
+        defaults={"model": {"likelihood": {"kind": "gaussian", "scale": "optimal"}}},
     ),
 }
 

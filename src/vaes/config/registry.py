@@ -56,13 +56,26 @@ PRIORS: dict[str, Callable[..., priors.Prior]] = {
 }
 
 BOUNDS: dict[str, Callable[..., objectives.Bound]] = {
+    "ciwae": objectives.CIWAE,
     "elbo": objectives.ELBO,
     "iwae": objectives.IWAE,
+    "miwae": objectives.MIWAE,
+    "piwae": objectives.PIWAE,
     "reconstruction": objectives.Reconstruction,
 }
 
 TERMS: dict[str, Callable[..., objectives.Term]] = {
-    "mmd": objectives.MMD,
+    "capacity": objectives.terms.Capacity,
+    "dip": objectives.terms.DIP,
+    "free_bits": objectives.terms.FreeBits,
+    "gradient_penalty": objectives.terms.GradientPenalty,
+    "latent_norm": objectives.terms.LatentNorm,
+    "mmd": objectives.terms.MMD,
+    "mutual_information": objectives.terms.MutualInformation,
+    "prior_critic": objectives.terms.PriorCritic,
+    "sliced_wasserstein": objectives.terms.SlicedWasserstein,
+    "total_correlation": objectives.terms.TotalCorrelation,
+    "total_correlation_critic": objectives.terms.TotalCorrelationCritic,
 }
 
 SCHEDULES: Mapping[str, Callable[..., schedules.Schedule]] = {

@@ -50,7 +50,7 @@ class Objective(nn.Module):
     def losses(self) -> tuple[str, ...]:
         """Names in the output whose sum is descended: the model's loss, and those of critics, which share no
         gradient."""
-        return ("loss", *(f"{name}_critic" for name, term in self.named_terms.items() if term.has_critic))
+        return ("loss", *(f"{name}_loss" for name, term in self.named_terms.items() if term.has_critic))
 
     @property
     def needs_gradient(self) -> bool:
@@ -80,7 +80,7 @@ class Objective(nn.Module):
                 out[name] = term(*given)
                 loss = loss + context.weights[name] * out[name]
                 if term.has_critic:
-                    critics[f"{name}_critic"] = term.critic_loss(*given)
+                    critics[f"{name}_loss"] = term.critic_loss(*given)
         return {"loss": loss, **{name: value.detach() for name, value in out.items()}, **critics}
 
 

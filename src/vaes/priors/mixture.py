@@ -6,23 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaes.functional import LOG_2PI
+from vaes.functional import log_normal_pairs
 from vaes.priors.base import Encode, Prior
 from vaes.randomness import Draw
 
-__all__ = ["Mixture", "Vamp", "log_normal_pairs"]
-
-
-def log_normal_pairs(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """log N(z_n; mean_c, diag exp(logvar_c)) of codes (N, D) and components (C, D) -> (N, C), in nats, without holding
-    (N, C, D).
-
-    The square is multiplied out about the components' mean, which keeps the digits of codes far from 0.
-    """
-    middle = mean.mean(0)
-    z, mean, precision = z - middle, mean - middle, torch.exp(-logvar)
-    squares = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(-1)
-    return -0.5 * (z.shape[-1] * LOG_2PI + logvar.sum(-1) + squares.clamp_min(0))
+__all__ = ["Mixture", "Vamp"]
 
 
 class _OfGaussians(Prior):

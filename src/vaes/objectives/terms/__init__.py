@@ -1,6 +1,24 @@
 """Terms: what a method adds to its bound, one scalar for the whole batch."""
 
 from vaes.objectives.terms.base import Term
-from vaes.objectives.terms.discrepancy import MMD
+from vaes.objectives.terms.correlation import MutualInformation, TotalCorrelation
+from vaes.objectives.terms.critics import PriorCritic, TotalCorrelationCritic
+from vaes.objectives.terms.discrepancy import MMD, SlicedWasserstein
+from vaes.objectives.terms.moments import DIP
+from vaes.objectives.terms.norms import GradientPenalty, LatentNorm
+from vaes.objectives.terms.rate import Capacity, FreeBits
 
-__all__ = ["MMD", "Term"]
+__all__ = [
+    "DIP",
+    "MMD",
+    "Capacity",
+    "FreeBits",
+    "GradientPenalty",
+    "LatentNorm",
+    "MutualInformation",
+    "PriorCritic",
+    "SlicedWasserstein",
+    "Term",
+    "TotalCorrelation",
+    "TotalCorrelationCritic",
+]
