@@ -108,6 +108,6 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return files.read_bytes(path, files.MAX_JSON).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
