@@ -1,5 +1,7 @@
 # make demo: a trained VAE, pictures and numbers, from nothing.   make test: everything that CI runs.
-PYTHON ?= python3.11
+# The newest Python that fits and can make a virtual environment; each is tried, for a name in PATH may not run.
+FITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 DEMO := runs/demo
 STAMP := .venv/.installed
@@ -9,6 +11,7 @@ STAMP := .venv/.installed
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 with venv is in PATH; give one: make PYTHON=/path/to/python3" >&2; false; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -264,12 +265,22 @@ def _chosen(path: Path, minutes: float, arguments: Sequence[str], runtime: "Runt
 
     made = runtime.collected(choose(path, minutes, arguments, runtime) if runtime.is_main else None)[0]
     experiment, choices = made
-    rows = [(f"--{c.key}", escape(c.value), c.why) for c in choices]
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    lines = [f"  {key:<{widths[0]}}  {value:<{widths[1]}}  {why}" for key, value, why in rows]
-    return experiment, "\n".join(
-        [f"chosen for {escape(path)} (give any of these, or another key, to change it):", *lines]
-    )
+    head = f"chosen for {escape(path)} (give any of these, or another key, to change it):"
+    return experiment, "\n".join([head, *_table([(f"--{c.key}", escape(c.value), c.why) for c in choices])])
+
+
+def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Keys, values and reasons in columns; reasons are folded at the width of the terminal."""
+    width = shutil.get_terminal_size().columns if sys.stderr is not None and sys.stderr.isatty() else 1000
+    key, value = max(len(row[0]) for row in rows), max([len(row[1]) for row in rows if len(row[1]) <= 16], default=0)
+    lines = []
+    for row in rows:
+        first, indent = f"  {row[0]:<{key}}  {row[1]:<{value}}  ", key + value + 6
+        folded = textwrap.wrap(row[2], max(24, width - indent - 1), break_on_hyphens=False)
+        if len(row[1]) > value:
+            first, folded = first.rstrip(), ["", *folded]
+        lines += [first + folded[0], *(" " * indent + text for text in folded[1:])]
+    return lines
 
 
 def _import(paths: Sequence[Path]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from vaes.data.roots import regular
 from vaes.data.splits import Splits, some
 from vaes.errors import UserError
 
-__all__ = ["array_file", "arrays"]
+__all__ = ["Look", "array_file", "arrays", "look_at"]
 
 Array = np.ndarray | Tensor
 
@@ -151,6 +151,30 @@ def array_file(
     unused = sorted(set(found) - {name for table in (images_of, labels_of) for name in table.values()})
     said += [f"arrays not used: {some(unused)}"] if unused else []
     return _divided(sets, n_valid, n_test, seed, held_out, said, [*warned, *_dim(info["brightest"])])
+
+
+class Look(NamedTuple):
+    """What the images of an array file are, before they are made images."""
+
+    shape: tuple[int, int, int]
+    """(C, H, W)."""
+    dtype: str
+    span: tuple[float, float] | None
+    """The lowest and the highest value, where these do not tell what is black and what is white."""
+
+
+def look_at(path: Path) -> Look:
+    """Shape, type and values of the images in a .npy or .npz file. Raises UserError where there are none."""
+    regular(path, "data.root")
+    found = open_arrays(path)
+    images = [found[name]() for name in _choose(path, found)[0].values()]
+    shape, dtype = layout(images[0].shape, images[0].name).shape, images[0].dtype
+    if dtype.kind not in "iuf" or dtype == np.uint8:
+        return Look(shape, dtype.name, None)
+    ends = [(float(piece.min()), float(piece.max())) for array in images for piece in array.pieces()]
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    tells = not np.isfinite([low, high]).all() or (dtype.kind != "f" and low >= 0 and high <= 65535)
+    return Look(shape, dtype.name, None if tells else (low, high))
 
 
 def _usable(x: Any) -> Array:

@@ -13,7 +13,7 @@ from vaes.data.picture_files import MAX_FILE_BYTES, Files, suffix
 from vaes.data.resize import crop_box
 from vaes.errors import UserError
 
-__all__ = ["Bad", "Shape", "Survey", "reason", "settle", "survey"]
+__all__ = ["Bad", "Shape", "Survey", "reason", "same_aspect", "settle", "survey"]
 
 PIECE = 256
 """Headers read by one call."""
@@ -106,7 +106,7 @@ def settle(
         if len(sizes) > 1:
             raise _differ(root, headers, sizes)
         return Shape(next(iter(sizes)), False, (), ())
-    other = {found: n for found, n in sizes.items() if not _same_aspect(found, size)}
+    other = {found: n for found, n in sizes.items() if not same_aspect(found, size)}
     if other and fit == "refuse":
         raise _misfit(root, headers, sizes, other, size, asked)
     if set(sizes) == {size}:
@@ -126,7 +126,7 @@ def settle(
     return Shape(size, True, tuple(said), tuple(warnings))
 
 
-def _same_aspect(found: tuple[int, int], size: tuple[int, int]) -> bool:
+def same_aspect(found: tuple[int, int], size: tuple[int, int]) -> bool:
     """Whether cutting to the aspect of `size` takes less than half a pixel of the result from either side."""
     left, top, right, bottom = crop_box(found, size)
     return (1 - (bottom - top) / found[0]) * size[0] < 0.5 and (1 - (right - left) / found[1]) * size[1] < 0.5

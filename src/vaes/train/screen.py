@@ -56,7 +56,7 @@ class Screen(Listener):
 
     def _write(self, head: str, terms: list[str]) -> None:
         text = "  ".join([*([head] if head else []), *terms])
-        if self._bar is not None and not self._bar.disable:
+        if _is_terminal():
             # A term and its number stay together.
             kept = [term.replace(" ", "\u00a0") if head else term for term in terms]
             width = max(40, shutil.get_terminal_size().columns - 1)
