@@ -125,7 +125,7 @@ def test_the_options_of_sample(line: str, expected: dict[str, Any], called: dict
         ("train --resum latest", "did you mean --resume?"),
         ("train --out x", "did you mean --exp_dir?"),
         ("train --traverse_dim 3", "it is an option of vaes sample"),
-        ("train a b", "a: a leftover argument"),
+        ("train a b", "b: a leftover argument beside a: one PATH is taken"),
         ("train --foo 1", "--foo: unknown key: no key or option is near"),
         ("train --minutes 0", "--minutes: 0; it must be above 0"),
         ("train --minutes nan", "--minutes: 'nan' is not right; it must be a number"),

@@ -102,7 +102,7 @@ def test_the_length_leaves_time_for_validation_and_testing(tmp_path: Path, monke
     spent = values["train.n_steps"] * 1.28 + ((passes + 1) * len(splits.valid) + 2 * len(splits.test)) / 300
     assert 100 < spent < 120
     assert "train.eval_freq" not in of(x, 60)[0]
-    values, experiment = of(x[:400], 60)
+    values, experiment = of(x[:400], 600)
     most = 1000 * len(experiment.build_data().train) / values["train.batch_size"]
     assert 0.9 * most < values["train.n_steps"] <= most  # a small set has no more to give
 

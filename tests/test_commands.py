@@ -248,7 +248,7 @@ def bad_commands(work: Path, tmp: Path) -> dict[str, tuple[list[object], str]]:
         "unknown key": ([*train, "--objective.bta", 4], "objective.bta: unknown key: did you mean beta?"),
         "wrong type": ([*train, "--train.n_steps", "many"], "train.n_steps: 'many' is not right"),
         "unknown kind": ([*train, "--data.kind", "mnits"], "data.kind: unknown kind 'mnits': did you mean mnist?"),
-        "leftover": ([*train, "beta", "4"], "beta: a leftover argument"),
+        "leftover": ([*train, "beta", "4"], "4: a leftover argument beside beta"),
         "no such config": ([*train, "-c", tmp / "none.yaml"], "none.yaml: there is no such configuration file"),
         "truncated data": ([*train[:-1], "--data.kind", "mnist", "--data.root", tmp / "idx"], "idx"),
         "missing data": ([*folder, tmp / "nowhere"], "nowhere"),

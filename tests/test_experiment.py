@@ -186,14 +186,18 @@ def test_a_history_that_was_cut_short_is_gone_on_with(trained: Path, tmp_path: P
 IMAGES = np.random.default_rng(0).integers(0, 256, (80, 8, 8), dtype=np.uint8)
 
 
-def test_images_from_python_are_known_again_and_have_to_be_given_again(tmp_path: Path) -> None:
+def test_images_from_python_stay_with_their_run_and_are_given_again_to_one_that_is_loaded(tmp_path: Path) -> None:
     experiment = tiny()
-    run = experiment.fit(tmp_path / "run", data=data.arrays(IMAGES))
-    assert run.experiment.data.kind == "arrays"
+    fitted = experiment.fit(tmp_path / "run", data=data.arrays(IMAGES))
+    assert fitted.experiment.data.kind == "arrays"
+    run = load(tmp_path / "run")
     with pytest.raises(UserError, match="its images were given in Python"):
         run.encode("test")
     same = run.with_data(data.arrays(IMAGES))
     assert len(same.encode("test").mean) > 0
+    assert np.array_equal(same.encode("test").mean, fitted.encode("test").mean)
+    assert load(tmp_path / "run", checkpoint="last").step == 6
+    assert len(fitted.resume({"train.n_steps": 7}).encode("test").mean) > 0
     with pytest.raises(UserError, match=r"not the images that .* was trained on: .*"):
         run.with_data(data.arrays(IMAGES[:70]))
     more = same.resume({"train.n_steps": 8})

@@ -131,7 +131,8 @@ def run_sample(
     drawn = draw(mode, run.model, folder, chosen, images, caption)
     for remark in drawn.remarks:
         note(f"note: {remark}")
-    singles = f"{len(drawn.paths) - 1} pictures and " if len(drawn.paths) > 1 else ""
+    n = len(drawn.paths) - 1
+    singles = f"{n} picture{'s' * (n > 1)} and " if n else ""
     say(f"{singles}{_near(drawn.paths[-1])} ({run.which})")
 
 

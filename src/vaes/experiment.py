@@ -161,7 +161,8 @@ class Experiment:
         from vaes.run import load
 
         done = self.train_in(folder, data=data, resume=resume, device=device, callbacks=callbacks)
-        return load(done.folder, device=device)
+        run = load(done.folder, device=device)
+        return run if data is None else run.with_data(data)
 
     def train_in(
         self,

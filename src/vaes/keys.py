@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["FILE", "Group", "Key", "groups", "hint", "meant"]
+__all__ = ["FILE", "Group", "Key", "groups", "hint", "meant", "methods"]
 
 FILE = Path(__file__).with_name("keys.json")
 
@@ -36,6 +36,12 @@ def groups() -> tuple[Group, ...]:
     """The whole table, in the order of a configuration; the keys of schedules come last, as section ``schedule``."""
     found = json.loads(FILE.read_text(encoding="utf-8"))
     return tuple(Group(*row[:3], tuple(Key(*key) for key in row[3])) for row in found)  # type: ignore[call-arg]
+
+
+def methods() -> list[str]:
+    """The names that ``method`` can have."""
+    rows = {row.name: row.type for group in groups() for row in group.keys}
+    return rows["method"].removeprefix("one of ").split(", ")
 
 
 SYNONYMS = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from vaes import __version__, files
 from vaes import config as configuration
 from vaes.config import DATA_OF_PYTHON
-from vaes.data import ImageSet, Reading, Splits, TensorSet, pictures, to_float, to_uint8
+from vaes.data import ImageSet, Reading, Splits, TensorSet, array_images, pictures, to_float, to_uint8
 from vaes.data.array_values import layout
 from vaes.data.identity import identify
 from vaes.encoding import Codes, encode
@@ -166,9 +166,9 @@ class Run:
         """Codes and numbers of images, a row each.
 
         Args:
-            images: ``train``, ``valid`` or ``test``; paths of image files, folders and archives; an
-                :class:`vaes.data.ImageSet`; uint8 images (N, C, H, W), (N, H, W, C) or (N, H, W); or floats (N, C, H,
-                W) in the model's value range.
+            images: ``train``, ``valid`` or ``test``; paths of image files, folders and archives, or one .npy or .npz;
+                an :class:`vaes.data.ImageSet`; uint8 images (N, C, H, W), (N, H, W, C) or (N, H, W); or floats (N, C,
+                H, W) in the model's value range.
             seed: of the draws that ELBO and distortion are means over.
             batch_size: images at a time.
             progress: show a bar on a terminal.
@@ -197,13 +197,17 @@ class Run:
         return found
 
     def read_images(self, paths: Iterable[str | Path], *, skip_bad: bool = False) -> tuple[ImageSet, Reading]:
-        """Image files, folders and archives, read as the run's own data were (``data.fit``, the depth of their values),
-        and how that went."""
+        """Image files, folders and archives, or one .npy or .npz, read as the run's own data were (``data.fit``, the
+        depth or the range of their values), and how that went."""
+        names = [Path(path) for path in paths]
+        if len(names) == 1 and names[0].suffix.lower() in (".npy", ".npz"):
+            data, given = self.experiment.data, ("image_size", "value_range")
+            return array_images(names[0], **({k: data[k] for k in given} if data["kind"] == "arrays" else {}))
         options = {key: value for key in ("fit", "white") if (value := self.experiment.data.get(key)) is not None}
         segments = self.history.segments
         if "white" not in options and segments and isinstance(white := segments[-1].get("white"), int):
             options["white"] = white
-        return pictures([Path(path) for path in paths], self.image_shape, **options, skip_bad=skip_bad)
+        return pictures(names, self.image_shape, **options, skip_bad=skip_bad)
 
     def evaluate(
         self,

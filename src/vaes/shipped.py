@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from vaes.errors import UserError
+from vaes.keys import methods
 
 __all__ = ["find", "names"]
 
@@ -30,6 +31,10 @@ def find(name: str) -> Path:
         pass
     if name in names():
         return shipped
+    if name in methods():
+        raise UserError(
+            f"{name}: a method, not a configuration; --method {name} trains it, vaes config {name} prints one"
+        )
     near = difflib.get_close_matches(path.stem[:100], names(), n=1, cutoff=0.5)
     meant = f"did you mean -c {near[0]}? " if near else ""
     raise UserError(f"{name}: there is no such configuration file; {meant}shipped ones: {', '.join(names())}")

@@ -167,6 +167,8 @@ def test_a_shipped_configuration_goes_by_name_from_anywhere(tmp_path: Path, monk
     for name in ("vae-mnits", "configs/vae-mnits.yaml", "vae-mnist/"):
         with pytest.raises(UserError, match=r"there is no such configuration file; did you mean -c vae-mnist\?"):
             shipped.find(name)
+    with pytest.raises(UserError, match="mmd_vae: a method, not a configuration; --method mmd_vae trains it"):
+        shipped.find("mmd_vae")
     with pytest.raises(UserError, match="shipped ones: beta-vae-celeba"):
         shipped.find("x" * 10_000 + "\0")
 

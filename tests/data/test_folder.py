@@ -178,8 +178,11 @@ def test_all_bad(make: Make) -> None:
 
 def test_stray_images_beside_splits(make: Make) -> None:
     tree = {f"train/{i}.png": picture(i) for i in range(5)}
-    with pytest.raises(UserError, match=r"x\.png lies beside the folders train"):
+    with pytest.raises(UserError, match=r"x\.png lies beside the folder of train; move it"):
         folder(root=make(tree | {"x.png": picture(1)}))
+    tree |= {f"valid/{i}.png": picture(i) for i in range(5)}
+    with pytest.raises(UserError, match=r"folder dev holds images beside the folders of train and valid.* call it"):
+        folder(root=make(tree | {"dev/cats/x.png": picture(1)}))
 
 
 def test_test_without_train(make: Make) -> None:
@@ -189,7 +192,7 @@ def test_test_without_train(make: Make) -> None:
 
 
 def test_too_few_images(make: Make) -> None:
-    with pytest.raises(UserError, match="2 training images"):
+    with pytest.raises(UserError, match="2 images"):
         folder(root=make({"a.png": picture(1), "b.png": picture(2)}))
 
 

@@ -151,7 +151,7 @@ def test_the_smallest(by) -> None:
     for seed in range(20):
         parts = divide(numbered(3), None, None, None, None, seed, by)
         assert [len(part) for part in parts[:3]] == [1, 1, 1]
-    with pytest.raises(UserError, match="2 training images cannot be divided into 3"):
+    with pytest.raises(UserError, match="2 images cannot be divided into 3"):
         divide(numbered(2), None, None, None, None, 0, by)
 
 
@@ -167,7 +167,7 @@ def test_a_tiny_set_says_that_the_share_was_not_kept() -> None:
 def test_only_copies_are_divided_by_order_and_that_is_said() -> None:
     parts = divide(numbered(0, np.zeros(20)), None, None, None, None, 0).splits()
     assert [len(part) for part in parts] == [17, 1, 2]
-    assert "by order and not by content, because 1 of 20 images differ" in parts.report.sentence
+    assert "by order and not by content, because all 20 images are copies of 1" in parts.report.sentence
     assert len(parts.report.warnings) == 3
 
 

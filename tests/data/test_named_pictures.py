@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vaes.data import pictures
+from vaes.data import array_file, array_images, pictures
 from vaes.errors import UserError
 
 SET = np.random.default_rng(0).integers(0, 256, (6, 4, 6, 3), dtype=np.uint8)
@@ -71,3 +71,26 @@ def test_paths_that_are_not_there(root: Path) -> None:
         pictures([], (3, 4, 6))
     with pytest.raises(UserError, match="no regular file"):
         pictures(["/dev/zero"], (3, 4, 6))
+
+
+def test_all_images_of_an_array_file_are_read_as_training_reads_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-2, 3, (30, 5)), np.array(["b", "a"] * 15)
+    np.savez(tmp_path / "x.npz", x_train=x[:20], x_test=x[20:], y_train=y[:20], y_test=y[20:])
+    images, reading = array_images(tmp_path / "x.npz", value_range=(-2, 3))
+    expected = np.floor((x + 2) / 5 * 255 + 0.5)
+    assert np.array_equal(images.read(torch.arange(30))[:, 0, 0].numpy(), expected)
+    assert images.labels is not None
+    assert [images.label_names[i] for i in images.labels] == y.tolist()
+    assert images.notes.paths is not None
+    assert [images.notes.paths[i] for i in (0, 19, 20)] == [
+        f"{tmp_path / 'x.npz'}:{name}" for name in ("x_train[0]", "x_train[19]", "x_test[0]")
+    ]
+    assert reading.sentence == "30 vectors of 5 numbers; float64 from -2 to 3 as 256 levels"
+    trained = array_file(root=str(tmp_path / "x.npz"), value_range=(-2, 3)).test
+    assert torch.equal(trained.read(torch.arange(10)), images.read(torch.arange(20, 30)))
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(UserError, match=r"x\.npy is float64"):
+        array_images(tmp_path / "x.npy")
+    with pytest.raises(UserError, match="holds arrays, not pictures; give it alone"):
+        pictures([tmp_path / "x.npy", tmp_path], (3, 4, 6))

@@ -84,9 +84,9 @@ class Parser(argparse.ArgumentParser):
                 plain.append(word)  # -cFILE
         found, rest = self.parse_known_intermixed_args(plain)
         if rest:
-            operand = getattr(found, "path", None)  # PATH took the first of several
-            first = operand if isinstance(operand, Path) else rest[0]
-            self.error(f"{first}: a leftover argument; options are --key value or --key=value")
+            operand = getattr(found, "path", None)
+            beside = f" beside {operand}: one PATH is taken" if isinstance(operand, Path) else ""
+            self.error(f"{rest[0]}: a leftover argument{beside}; options are --key value or --key=value")
         return Read(found, keys)
 
     def _option(self, word: str, equals: str, words: deque[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Data: sources give sets of uint8 images, `Batches` gives the order of training."""
 
+from vaes.data.array_sets import array_images
 from vaes.data.batches import Batches, flip, to_float, to_uint8
 from vaes.data.binary import BinarySet, Protocol, binarize
 from vaes.data.cache import CacheSize, cache_size, empty_cache
@@ -25,6 +26,7 @@ __all__ = [
     "SpriteSet",
     "TensorSet",
     "array_file",
+    "array_images",
     "arrays",
     "binarize",
     "cache_size",

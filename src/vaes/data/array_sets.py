@@ -17,10 +17,10 @@ from vaes.data.picture_files import stamp
 from vaes.data.progress import tell
 from vaes.data.resize import height_width, resize, resizing
 from vaes.data.roots import regular
-from vaes.data.splits import Splits, some
+from vaes.data.splits import Reading, Splits, kind_of, some
 from vaes.errors import UserError
 
-__all__ = ["Look", "array_file", "arrays", "look_at"]
+__all__ = ["Look", "array_file", "array_images", "arrays", "look_at"]
 
 Array = np.ndarray | Tensor
 
@@ -111,8 +111,43 @@ def array_file(
     """
     if root is None:
         raise UserError("data.root: missing; it must be a .npy or .npz file, unless images are given in Python")
-    path = Path(root)
-    regular(path, "data.root")
+    read = _read(Path(root), "data.root", image_size, value_range)
+    return _divided(read.sets, n_valid, n_test, seed, held_out, read.said, read.warnings)
+
+
+def array_images(
+    path: Path, *, image_size: int | tuple[int, int] | None = None, value_range: tuple[float, float] | None = None
+) -> tuple[ImageSet, Reading]:
+    """All images of an array file, whatever splits it has, and how it was read; options are those of `array_file`.
+
+    `notes.paths` are the file and the row, `x.npy[0]`, or of an .npz the array too, `x.npz:x_train[0]`.
+    """
+    read = _read(path, str(path), image_size, value_range)
+    labels = [part.notes.labels for part in read.sets.values()]
+    joined = None if any(y is None for y in labels) else torch.cat([y for y in labels if y is not None])
+    whole = read.whole.annotated(
+        read.whole.notes._replace(
+            labels=joined, label_names=() if joined is None else read.sets["train"].label_names, paths=read.paths
+        )
+    )
+    return whole, Reading("; ".join([f"{len(whole):,} {kind_of(whole.shape)}", *read.said]), tuple(read.warnings))
+
+
+class _Read(NamedTuple):
+    """An array file that was read."""
+
+    whole: ImageSet
+    paths: tuple[str, ...]
+    sets: dict[str, ImageSet]
+    """Its parts, by split."""
+    said: list[str]
+    warnings: list[str]
+
+
+def _read(
+    path: Path, what: str, image_size: int | tuple[int, int] | None, value_range: tuple[float, float] | None
+) -> _Read:
+    regular(path, what)
     found = open_arrays(path)
     images_of, labels_of = _choose(path, found)
     chosen = {split: found[name]() for split, name in images_of.items()}
@@ -150,7 +185,9 @@ def array_file(
     said = [*info["said"], *resizing(plans["train"].shape[1:], image_size)]
     unused = sorted(set(found) - {name for table in (images_of, labels_of) for name in table.values()})
     said += [f"arrays not used: {some(unused)}"] if unused else []
-    return _divided(sets, n_valid, n_test, seed, held_out, said, [*warned, *_dim(info["brightest"])])
+    prefix = {name: f"{path}:{array.name}" if len(found) > 1 else str(path) for name, array in chosen.items()}
+    paths = tuple(f"{prefix[name]}[{i}]" for name, array in chosen.items() for i in range(len(array)))
+    return _Read(whole, paths, sets, said, [*warned, *_dim(info["brightest"])])
 
 
 class Look(NamedTuple):

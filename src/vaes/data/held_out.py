@@ -143,11 +143,12 @@ def divide(
     ours = [name for name, images in (("valid", valid), ("test", test)) if images is None]
     needed = 1 + len(ours)
     if len(train) < needed:
-        raise UserError(f"data: {len(train)} training images cannot be divided into {needed} splits; add images")
+        n = len(train)
+        raise UserError(f"data: {n} image{'s' * (n != 1)} cannot be divided into {needed} splits; add images")
     notes: list[str] = []
     if ours and by == "content" and (different := len(torch.unique(hashes_of(train)))) < needed:
         # There is no other way, and the reading's warnings name what the splits share.
-        notes.append(f"by order and not by content, because {different} of {len(train)} images differ")
+        notes.append(f"by order and not by content, because all {len(train)} images are copies of {different}")
         by = "order"
     if test is None:
         train, test, note = _held(train, n_test, TEST, len(train), seed, Use.TEST, "data.n_test", needed - 1, by)

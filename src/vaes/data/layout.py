@@ -99,9 +99,14 @@ def _look_through(parts: list[Parts], known: dict[str, str]) -> tuple[list[Parts
 
 def _check(root: str, parts: Sequence[Parts], splits: Sequence[str]) -> None:
     if "" in splits:
-        stray = "/".join(parts[splits.index("")])
+        part = parts[splits.index("")]
+        found = [name for name in ("train", "valid", "test") if name in splits]
+        beside = f"beside the folder{'s' * (len(found) != 1)} of {' and '.join(found)}"
+        if len(part) == 1:
+            raise UserError(f"{root}: {part[0]} lies {beside}; move it into one of them")
         raise UserError(
-            f"{root}: {stray} lies beside the folders {', '.join(sorted(set(splits) - {''}))}; move it into one of them"
+            f"{root}: the folder {part[0]} holds images {beside}, and its name is none that a split has; call it train,"
+            " val or test, or move it elsewhere"
         )
     if "train" not in splits:
         raise UserError(f"{root}: has {', '.join(sorted(set(splits)))} but no folder train; add one")

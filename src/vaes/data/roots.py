@@ -25,7 +25,8 @@ def open_files(root: Path, key: str = "data.root") -> Files:
     with root.open("rb") as file:
         begin = file.read(8)
     if (begin.startswith(b"PK\3\4") and _is_npz(root)) or begin.startswith(b"\x93NUMPY"):
-        raise UserError(f"{key}: {root} holds arrays, not pictures; set data.kind to arrays")
+        what = "set data.kind to arrays" if key.startswith("data.") else "give it alone"
+        raise UserError(f"{key}: {root} holds arrays, not pictures; {what}")
     if begin.startswith(b"PK") or zipfile.is_zipfile(root):
         return ZipFiles(root)
     if is_tar(root):

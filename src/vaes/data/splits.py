@@ -55,17 +55,22 @@ def report(
 ) -> Reading:
     """The reading of a source: `how` it was divided, why it has `no_labels`, `more` parts of the sentence."""
     parts = {"train": train, "valid": valid, "test": test}
-    c, h, w = train.shape
-    kind = {1: "grey", 3: "colour"}.get(c, f"of {c} channels")
     counts = ", ".join(f"{len(images):,} {name}" for name, images in parts.items())
     total = sum(len(images) for images in parts.values())
-    what = f"vectors of {w:,} numbers" if (c, h) == (1, 1) and w > 1 else f"images {h}x{w} {kind}"
-    sentence = f"{total:,} {what}: {counts}" + (f" ({how})" if how else "")
+    sentence = f"{total:,} {kind_of(train.shape)}: {counts}" + (f" ({how})" if how else "")
     names = train.label_names
     labels = f"{len(names)} label{'s' * (len(names) != 1)}" if train.labels is not None else "no labels"
     labels += f" ({no_labels})" if no_labels and train.labels is None else ""
     found = (*warnings, *_missing_labels(parts), *_shared(parts))
     return Reading("; ".join([sentence, labels, *more]), found, white)
+
+
+def kind_of(shape: tuple[int, int, int]) -> str:
+    """What images of a shape (C, H, W) are, in words."""
+    c, h, w = shape
+    if (c, h) == (1, 1) and w > 1:
+        return f"vectors of {w:,} numbers"
+    return f"images {h}x{w} {({1: 'grey', 3: 'colour'}).get(c, f'of {c} channels')}"
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -328,14 +328,14 @@ class Training:
             self.state.average = average
 
     def _introduction(self) -> str:
-        s, device, world = self.settings, self.runtime.device, self.runtime.world
+        s, device, world, threads = self.settings, self.runtime.device, self.runtime.world, torch.get_num_threads()
         parameters = sum(p.numel() for p in self.state.model.parameters())
         choices = [
             s.optimizer,
             self.runtime.precision,
             f"images on {self.splits.train.device}",
             *(["compiled"] if s.compile else []),
-            *([f"{torch.get_num_threads()} threads"] if device.type == "cpu" else []),
+            *([f"{threads} thread{'s' * (threads > 1)}"] if device.type == "cpu" else []),
             *(["freed memory kept"] if self._freed_memory_kept and device.type == "cpu" else []),
             *(["training images mirrored at random (data.flip)"] if self._flip else []),
         ]
