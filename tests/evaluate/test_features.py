@@ -96,6 +96,17 @@ def test_inception_says_what_to_install(splits: Splits, monkeypatch: pytest.Monk
         find_features("inception", splits, None)
 
 
+def test_inception_that_does_not_load_says_why(splits: Splits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As with a torchvision for another torch, which torch-fidelity imports."""
+    package = tmp_path / "torch_fidelity"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist\\nmore')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch_fidelity", raising=False)
+    with pytest.raises(UserError, match=r"\(operator torchvision::nms does not exist\): pip install 'vaes"):
+        find_features("inception", splits, None)
+
+
 def test_inception_is_handed_three_channels_of_bytes(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     """The glue alone: the package's network is fetched on a user's machine."""
 

@@ -317,3 +317,17 @@ def test_no_group_encodes_what_another_has_encoded(monkeypatch: pytest.MonkeyPat
     evaluate.evaluate(model, splits, only=only, budget=budget, outliers=outliers)
     two_bounds, shape_check, probes = 2, 1, 200  # both probes on the same codes
     assert seen == 200 + 200 + two_bounds + shape_check + probes
+
+
+def test_samples_are_decoded_once_for_all_groups() -> None:
+    model, seen = model_of(), 0
+
+    def count(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+        nonlocal seen
+        seen += len(out)
+
+    model.decoder.register_forward_hook(count)
+    only = ["generation", "predictive"]
+    found = evaluate.evaluate(model, random_splits(), only=only, budget=BUDGET, features="pixels")
+    assert {"fid", "edges_means_p", "edges_draws_p"} <= {one.name for one in found}
+    assert seen == 1 + 150  # the first is the check of the shape

@@ -90,9 +90,8 @@ def fit(
             optimizer.step()
             schedule.step()
     with torch.no_grad():
-        some = pixels(images, choose(images, 2_000, SEED))
-        squares = torch.cat([network.body(seen(part)).square().mean(1) for part in some.split(500)])
-        network.scale.copy_(squares.mean().clamp_min(1e-12).rsqrt())
+        hidden = network.body(seen(pixels(images, choose(images, 2_000, SEED))))
+        network.scale.copy_(hidden.square().mean().clamp_min(1e-12).rsqrt())
     return network.eval().requires_grad_(False)
 
 

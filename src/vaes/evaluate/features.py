@@ -93,12 +93,16 @@ def inception() -> Features:
     repeated over three channels.
 
     Raises:
-        UserError: torch-fidelity is not installed, or the weights cannot be fetched.
+        UserError: torch-fidelity is not installed or does not load, or the weights cannot be fetched.
     """
     try:
         module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
-    except ImportError:
-        raise UserError("features: inception needs torch-fidelity: pip install 'vaes[fid]'") from None
+    except (ImportError, RuntimeError) as error:  # the latter of a torchvision that was built for another torch
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"features: inception needs torch-fidelity ({why}): pip install 'vaes[fid]', with the build of torchvision "
+            f"that fits torch {torch.__version__}"
+        ) from None
     try:
         network = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     except OSError as error:
