@@ -273,6 +273,12 @@ def _not_whole(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not a whole safetensors file ({why}); pickled weights are never read")
 
 
+def _why(error: Exception) -> str:
+    """What a library says, as a clause of bounded length: it may quote a whole file."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
 def _document(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
