@@ -242,9 +242,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a whole safetensors file ({_why(error)}); pickled weights are never read"
-        ) from None
+        raise _not_whole(path, error) from None
 
 
 def hold_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -263,9 +261,7 @@ def hold_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: not a whole safetensors file ({_why(error)}); pickled weights are never read"
-        ) from None
+        raise _not_whole(path, error) from None
 
 
 def _not_whole(path: Path, error: Exception) -> UserError:

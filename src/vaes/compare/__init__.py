@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import vaes.drawing  # noqa: F401 - before anything here imports matplotlib
 from vaes.compare.pool import Cell, Column, Difference, Key, difference, interval, pool
 from vaes.compare.render import FORMATS, document, render
 from vaes.compare.rows import Row, rows

@@ -127,7 +127,10 @@ def verify(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{folder}: not a whole checkpoint ({type(error).__name__}: {error})") from None
+        why = (
+            f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        )
+        raise UserError(f"{folder}: not a whole checkpoint ({why})") from None
 
 
 def seal(document: dict[str, Any]) -> dict[str, Any]:
