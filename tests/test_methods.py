@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from vaes.cli import main
+from vaes.config import load, parse
 from vaes.methods import METHODS, Method, table
 
 
@@ -29,8 +30,22 @@ def test_every_method_trains_from_the_command_line(
     ]
     assert main(arguments) == 0, capsys.readouterr().err
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
-    assert ("elbo" in found) == (name != "ae")
-    assert ("mmd" in found) == (name in ("info_vae", "mmd_vae"))
+    assert ("elbo" in found) == (METHODS[name].bound != "reconstruction")
+    assert set(METHODS[name].terms) <= found.keys()
+
+
+def test_the_command_lists_the_methods_and_gives_a_configuration_of_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    listed = capsys.readouterr().out
+    for name, row in METHODS.items():
+        assert f"{name} " in listed
+        assert main(["methods", name]) == 0
+        page = capsys.readouterr().out
+        assert row.url in page
+        assert row.loss in page
+        assert load(parse(page, name)) == load({"method": name, "data": {"image_size": 16}})
+    assert main(["methods", "facter_vae"]) == 2
+    assert "did you mean factor_vae?" in capsys.readouterr().err
 
 
 # A method added from outside, from parts that are there: all that it takes.
