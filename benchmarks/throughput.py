@@ -134,7 +134,8 @@ def seconds_of(steps: Iterator[object], n: int) -> float:
 def new_objective() -> Objective:
     """A new model in its objective."""
     experiment = the_experiment()
-    return configuration.build_objective(experiment, experiment.build_model((1, 32, 32)))[0]
+    shape = (1, 32, 32)
+    return configuration.build_objective(experiment, experiment.build_model(shape), shape)[0]
 
 
 def digits(data: Path) -> Splits:

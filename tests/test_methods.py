@@ -2,9 +2,15 @@ import json
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from vaes.cli import main
+from vaes.config import load, parse
+from vaes.config.registry import TERMS
 from vaes.methods import METHODS, Method, table
+from vaes.model import Trace
+from vaes.objectives import Context, Drawn, Term
+from vaes.schedules import Scheduled
 
 
 def test_the_table_in_the_documentation_is_generated(repo: Path) -> None:
@@ -29,8 +35,22 @@ def test_every_method_trains_from_the_command_line(
     ]
     assert main(arguments) == 0, capsys.readouterr().err
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
-    assert ("elbo" in found) == (name != "ae")
-    assert ("mmd" in found) == (name in ("info_vae", "mmd_vae"))
+    assert ("elbo" in found) == (METHODS[name].bound != "reconstruction")
+    assert set(METHODS[name].terms) <= found.keys()
+
+
+def test_the_command_lists_the_methods_and_gives_a_configuration_of_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    listed = capsys.readouterr().out
+    for name, row in METHODS.items():
+        assert f"{name} " in listed
+        assert main(["methods", name]) == 0
+        page = capsys.readouterr().out
+        assert row.url in page
+        assert row.loss in page
+        assert load(parse(page, name)) == load({"method": name, "data": {"image_size": 16}})
+    assert main(["methods", "facter_vae"]) == 2
+    assert "did you mean factor_vae?" in capsys.readouterr().err
 
 
 # A method added from outside, from parts that are there: all that it takes.
@@ -95,3 +115,37 @@ def test_schedules_that_meet_at_weight_zero_are_not_refused_for_their_rounding()
         found = weights(10, alpha=i / 100, lambda_=1 - i / 100)
         assert found["rate"] >= 0
         assert 0 <= found["mmd"] < 1e-8
+
+
+def test_a_part_of_one_s_own_is_a_class_and_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sparsity(Term):
+        """``E |z|_1``."""
+
+        compares = False
+
+        def __init__(self, *, power: Scheduled = 1.0) -> None:
+            super().__init__()
+            self.power = power
+
+        def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
+            seen.append(context.own.get("power", self.power))
+            return trace.z.abs().pow(seen[-1]).flatten(2).sum(-1).mean()
+
+    def weights(pixels: int, *, gamma: Scheduled = 1.0) -> dict[str, float]:
+        return {"sparsity": gamma}
+
+    seen: list[float | Tensor] = []
+    monkeypatch.setitem(TERMS, "sparsity", Sparsity)
+    row = Method("Sparse VAE", "you 2026", "https://a.b", weights, "distortion + rate + |z|", terms=("sparsity",))
+    monkeypatch.setitem(METHODS, "sparse_vae", row)
+    schedule = ["--objective.sparsity.power.kind=linear", "--objective.sparsity.power.start=2"]
+    arguments = [
+        *schedule,
+        "--objective.sparsity.power.stop=1",
+        "--train.n_steps=4",
+        "--model.network=mlp",
+        "--train.eval_freq=0",
+    ]
+    assert main(["train", "-e", str(tmp_path / "run"), "--method=sparse_vae", *arguments]) == 0
+    assert seen[:4] == [2.0, 1.75, 1.5, 1.25]
+    assert seen[4] == 1.25  # validation: the last step's

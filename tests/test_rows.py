@@ -1,5 +1,6 @@
 """Every row of the table of methods, end to end, on images of no size."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from trainings import everything
 
 from vaes import Experiment, evaluate
-from vaes.config import parse
+from vaes.config import DEFAULTS, build_model, build_objective, build_settings, load, parse
 from vaes.data import Splits, arrays
+from vaes.errors import UserError
 from vaes.evaluate import Budget, Metric
 from vaes.methods import METHODS
 from vaes.train.listeners import Listener
@@ -72,3 +74,71 @@ def test_a_row_trains_resumes_samples_and_is_evaluated(method: str, tmp_path: Pa
 def _moments(left: dict[str, Any]) -> dict[str, bytes]:
     """Of the optimiser, and the weights of terms."""
     return {name: tensor for name, tensor in left["training"].items() if not name.startswith("sum.")}
+
+
+def test_a_cross_that_nobody_named_comes_from_the_configuration_alone(tmp_path: Path) -> None:
+    arguments = ["--model.prior", "vamp", "--model.prior.components=5", "--objective.bound=iwae"]
+    arguments += [
+        "--objective.samples=3",
+        "--objective.gradient",
+        "dreg",
+        "--objective.terms.mmd.weight.kind",
+        "linear",
+    ]
+    arguments += ["--objective.terms.mmd.weight.start=0", "--objective.terms.mmd.weight.stop=2"]
+    arguments += ["--model.posterior.kind=gaussian", "--objective.terms.total_correlation_critic.width=8"]
+    made = Experiment.of(experiment("vae").to_dict(), arguments)
+    run = made.fit(tmp_path / "run", data=images(), device="cpu")
+    test = json.loads((run.folder / "metrics.json").read_text())["test"]
+    assert {"loss", "mmd", "total_correlation_critic", "total_correlation_critic_loss"} <= test.keys()
+    assert made.replace({"method": "ae"}).model.posterior.kind == "point"  # what no one asked for goes with the method
+    assert made.replace({"method": "ae"}).model.prior.kind == "vamp"
+
+
+def test_a_row_gives_way_to_the_configuration_and_goes_before_the_built_in_defaults() -> None:
+    assert load(DEFAULTS, ["--method", "sigma_vae"]).model["likelihood"]["scale"] == "optimal"
+    assert load(DEFAULTS, ["--method", "sigma_vae", "--model.likelihood.scale=2"]).model["likelihood"] == {
+        "kind": "gaussian", "scale": 2, "link": "tanh"
+    }  # fmt: skip
+    assert load({"method": "vamp_vae", "model": {"prior": {"components": 7}}}).model["prior"]["components"] == 7
+    assert load({"method": "vamp_vae", "model": {"prior": "standard_normal"}}).model["prior"] == {
+        "kind": "standard_normal"
+    }
+    assert load({"method": "dip_vae_ii", "objective": {"dip": {"diagonal": 3.0}}}).objective["dip"] == {
+        "covariance": "samples", "diagonal": 3.0
+    }  # fmt: skip
+    assert load(DEFAULTS).model["likelihood"]["kind"] == "bernoulli"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"model": {"posterior": "point"}},
+         "method: ELBO needs rate, which the posterior Point does not give: use the posterior gaussian"),
+        ({"method": "ae", "objective": {"bound": "iwae"}}, "IWAE needs log_q, which the posterior Point does not give"),
+        ({"method": "ae", "objective": {"terms": {"total_correlation": {}}}}, "TotalCorrelation needs log_q, logvar"),
+        ({"objective": {"terms": {"free_bits": {}}}, "model": {"prior": "mixture"}},
+         "FreeBits needs a rate per dimension in closed form, which Gaussian and Mixture have not"),
+        ({"method": "vamp_vae", "model": {"posterior": "full_covariance"}},
+         "model: the prior Vamp needs logvar of the posterior, which FullCovariance does not give: use a Gaussian"),
+        ({"method": "beta_vae", "objective": {"bound": "iwae"}},
+         "objective.bound: iwae takes the rate whole, and the method weighs it by 4"),
+        ({"objective": {"bound": "iwaee"}}, "objective.bound: unknown bound 'iwaee': did you mean iwae?"),
+        ({"objective": {"terms": {"mmdd": {}}}}, "objective.terms.mmdd: unknown key: did you mean mmd?"),
+        ({"method": "info_vae", "objective": {"terms": {"mmd": {}}}}, "its keys are objective.mmd"),
+        ({"objective": {"terms": {"mmd": {"kernle": "imq"}}}}, "objective.terms.mmd.kernle: unknown key: did you mean"),
+        ({"model": {"prior": {"kind": "vamp", "components": 0}}}, "components must be at least 1, got 0"),
+        ({"method": "beta_tcvae", "objective": {"beta": 0.5}}, "objective.beta: 0.5 would reward"),
+        ({"method": "rae_gp", "train": {"decoder_weight_decay": -1.0}}, "weight decays must not be negative"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused_with_what_would(raw: dict[str, Any], message: str) -> None:
+    def build() -> None:
+        config = load({**raw, "model": {"network": "mlp", **raw.get("model", {})}})
+        build_settings(config)
+        build_objective(config, build_model(config, (1, 8, 8)), (1, 8, 8))
+
+    with pytest.raises(UserError) as caught:
+        build()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -217,7 +217,8 @@ def _length(experiment: Experiment, splits: Splits, minutes: float, began: float
 def _seconds_per_step(experiment: Experiment, splits: Splits, runtime: Runtime, most: float) -> float:
     """The median of a few real steps of the real model, the first two left out."""
     short = experiment.replace({"train.n_steps": 1000})
-    objective, weighting = configuration.build_objective(short, short.build_model(splits.train.shape))
+    shape = splits.train.shape
+    objective, weighting = configuration.build_objective(short, short.build_model(shape), shape)
     state = TrainState(objective.to(runtime.device), short.settings())
     batch = max(1, experiment.train["batch_size"] // runtime.world)
     batches = Batches(splits.train, batch, short.seed)

@@ -235,6 +235,13 @@ def run_config(name: str | None) -> None:
     say(listing() if name is None else starting_point(name))
 
 
+def run_methods(name: str | None) -> None:
+    """Print the table of methods, or what one is made of and a configuration to start from."""
+    from vaes.config.document import listed_methods, method_page
+
+    say(listed_methods() if name is None else method_page(name))
+
+
 def run_cache(empty: bool) -> None:
     """Say how large the cache of decoded images is, or empty it."""
     from vaes.data import cache

@@ -178,7 +178,7 @@ def test_values_that_parts_refuse_carry_their_path(raw: dict, message: str) -> N
 def test_a_negative_beta_is_refused_wherever_its_schedule_gets_to_it(method: str, beta: object) -> None:
     config = load({"method": method, "objective": {"beta": beta}})
     with pytest.raises(UserError, match=r"^objective\.beta: -\S+ is not right; it must be 0 or more"):
-        build_objective(config, build_model(config, (1, 16, 16)))
+        build_objective(config, build_model(config, (1, 16, 16)), (1, 16, 16))
 
 
 @pytest.mark.parametrize("text", ["2024", "007", "1e3", "-1"])
@@ -282,7 +282,7 @@ def test_whatever_the_text_only_documented_errors_come_out(text: str) -> None:
 def test_every_method_builds_and_its_weights_are_those_its_objective_takes(method: str) -> None:
     config = load({"method": method, "model": {"network": {"dim": 4}}})
     model = build_model(config, (1, 8, 8))
-    objective, weighting = build_objective(config, model)
+    objective, weighting = build_objective(config, model, (1, 8, 8))
     assert set(weighting(0, 64)) == objective.weights
     assert (METHODS[method].bound == "reconstruction") == isinstance(model.posterior, Point)
 
@@ -290,12 +290,14 @@ def test_every_method_builds_and_its_weights_are_those_its_objective_takes(metho
 @pytest.mark.parametrize("method", ["vae", "beta_vae", "iwae", "mmd_vae"])
 def test_the_bound_takes_its_samples_from_the_objective(method: str) -> None:
     config = load({"method": method, "objective": {"samples": 7}, "model": {"network": {"dim": 4}}})
-    objective, weighting = build_objective(config, build_model(config, (1, 8, 8)))
+    objective, weighting = build_objective(config, build_model(config, (1, 8, 8)), (1, 8, 8))
     assert objective.bound.samples == 7
     assert "samples" not in weighting.coefficients(0)
     assert load(config.to_dict()) == config
     with pytest.raises(UserError, match="objective: samples must be at least 1, got 0"):
-        build_objective(load({"method": method, "objective": {"samples": 0}}), build_model(config, (1, 8, 8)))
+        build_objective(
+            load({"method": method, "objective": {"samples": 0}}), build_model(config, (1, 8, 8)), (1, 8, 8)
+        )
 
 
 def test_binarized_data_are_black_and_white_by_a_seed_of_their_own() -> None:
@@ -310,25 +312,25 @@ def test_binarized_data_are_black_and_white_by_a_seed_of_their_own() -> None:
 
 def test_schedules_reach_the_weights() -> None:
     config = load({"objective": {"beta": {"kind": "linear", "start": 0.0, "stop": 1.0}}, "train": {"n_steps": 10}})
-    _, weighting = build_objective(config, build_model(config, (1, 8, 8)))
+    _, weighting = build_objective(config, build_model(config, (1, 8, 8)), (1, 8, 8))
     assert [weighting(step, 64)["rate"] for step in (0, 5, 10)] == [0.0, 0.5, 1.0]
 
 
 def test_the_weights_of_the_info_vae_are_the_paper_s() -> None:
     config = load({"method": "info_vae", "objective": {"alpha": 0.25, "lambda_": 10.0, "mmd_scale": 1.0}})
-    _, weighting = build_objective(config, build_model(config, (1, 8, 8)))
+    _, weighting = build_objective(config, build_model(config, (1, 8, 8)), (1, 8, 8))
     assert weighting(0, 64) == {"rate": 0.75, "mmd": 9.25}
 
 
 def test_at_alpha_0_and_lambda_1_the_info_vae_is_the_vae() -> None:
     config = load({"method": "info_vae", "objective": {"alpha": 0.0, "lambda_": 1.0}})
-    _, weighting = build_objective(config, build_model(config, (1, 8, 8)))
+    _, weighting = build_objective(config, build_model(config, (1, 8, 8)), (1, 8, 8))
     assert weighting(0, 64) == {"rate": 1.0, "mmd": 0.0}
 
 
 def test_the_mmd_weighs_half_the_pixels_as_in_the_origin() -> None:
     config = load({"method": "mmd_vae"}, ["--train.coef_alpha", "0.5", "--train.coef_lambda", "3"])
-    _, weighting = build_objective(config, build_model(config, (1, 8, 8)))
+    _, weighting = build_objective(config, build_model(config, (1, 8, 8)), (1, 8, 8))
     assert weighting(0, 1024) == {"rate": 0.5, "mmd": (0.5 + 3 - 1) * 512}
 
 
@@ -356,6 +358,6 @@ def test_every_shipped_configuration_is_complete_and_builds(repo: Path) -> None:
     for path in paths:
         config = load(read_file(path))
         shape = {"celeba": (3, 64, 64), "mnist": (1, 32, 32)}.get(config.data["kind"], (1, 64, 64))
-        build_objective(config, build_model(config, shape))
+        build_objective(config, build_model(config, shape), shape)
         build_settings(config)
         assert yaml.safe_load(path.read_text())["method"] == config.method

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from vaes import likelihoods, posteriors
 from vaes.model import VAE, Trace
-from vaes.objectives import ELBO, IWAE, Bound, Context, Objective, Reconstruction
+from vaes.objectives import CIWAE, ELBO, IWAE, MIWAE, PIWAE, Bound, Context, Objective, Reconstruction
 from vaes.priors import StandardNormal
 
 SHAPE = (1, 8, 8)
@@ -96,6 +96,66 @@ def test_no_samples_are_refused(bound: type) -> None:
         bound(samples=0)
 
 
+def gradients(bound: Bound, k: int, model: VAE | None = None, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Of the encoder and of the decoder, flat."""
+    model = model or small_vae(likelihood=likelihoods.Bernoulli()).double()
+    loss = Objective(model, bound)(randn(4, *SHAPE).sigmoid(), noise(k, 4, 3, seed), Context({}))["loss"]
+    parts = [list(part.parameters()) for part in (model.encoder, model.decoder)]
+    found = torch.autograd.grad(loss, parts[0] + parts[1])
+    n = len(parts[0])
+    return torch.cat([g.flatten() for g in found[:n]]), torch.cat([g.flatten() for g in found[n:]])
+
+
+def test_groups_of_samples_lie_between_the_elbo_and_the_bound_of_all() -> None:
+    t = trace(6)
+    assert t.log_q is not None
+    t = t._replace(rate=(t.log_q - t.log_pz).mean(0))
+    none = Context({})
+    torch.testing.assert_close(MIWAE(samples=6, groups=1)(t, none), IWAE()(t, none))
+    torch.testing.assert_close(MIWAE(samples=1, groups=6)(t, none), ELBO()(t, Context({"rate": 1.0})))
+    assert (IWAE()(t, none) < MIWAE(samples=3, groups=2)(t, none)).all()
+    torch.testing.assert_close(PIWAE(samples=3, groups=2)(t, none), IWAE()(t, none))
+    half = 0.5 * (IWAE()(t, none) + ELBO()(t, Context({"rate": 1.0})))
+    torch.testing.assert_close(CIWAE(mix=0.5)(t, none), half)
+    torch.testing.assert_close(CIWAE(mix=0.5)(t, none._replace(own={"mix": 0.0})), IWAE()(t, none))
+
+
+def test_piwae_trains_the_decoder_as_iwae_and_the_encoder_as_miwae() -> None:
+    encoder, decoder = gradients(PIWAE(samples=3, groups=2), 6)
+    torch.testing.assert_close(decoder, gradients(IWAE(samples=6), 6)[1])
+    torch.testing.assert_close(encoder, gradients(MIWAE(samples=3, groups=2), 6)[0])
+
+
+def test_doubly_reparameterised_gradients_have_the_same_mean_and_less_noise() -> None:
+    model = small_vae(likelihood=likelihoods.Bernoulli()).double()
+    plain, double = (
+        torch.stack([gradients(IWAE(samples=4, gradient=kind), 4, model, seed)[0] for seed in range(600)])  # type: ignore[arg-type]
+        for kind in ("plain", "dreg")
+    )
+    off = (plain.mean(0) - double.mean(0)) / ((plain.var(0) + double.var(0)) / 600).sqrt().clamp_min(1e-12)
+    assert off.abs().max() < 5
+    assert double.var(0).sum() < 0.9 * plain.var(0).sum()
+    torch.testing.assert_close(gradients(IWAE(gradient="dreg"), 5)[1], gradients(IWAE(), 5)[1])
+
+
+def test_gradients_without_the_score_vanish_at_the_exact_posterior() -> None:
+    # There every weight is p(x), whatever was drawn: without the score the encoder's gradient is nothing, draw by draw.
+    for kind in ("stl", "dreg"):
+        encoder = nn.Linear(4, 4).double()
+        decoder = nn.Sequential(nn.Linear(2, 4, bias=False), nn.Unflatten(1, (1, 2, 2))).double()
+        w = torch.linalg.qr(randn(4, 2))[0]
+        with torch.no_grad():  # p(z|x) = N(w'x / 1.25, 0.2), the scale being 0.5
+            decoder[0].weight.copy_(w)  # type: ignore[operator]
+            encoder.weight.copy_(torch.cat([w.T / 1.25, torch.zeros(2, 4)]))
+            encoder.bias.copy_(torch.tensor([0, 0, math.log(0.2), math.log(0.2)], dtype=torch.float64))
+        likelihood = likelihoods.Gaussian(scale=0.5, link="identity")
+        parts = (posteriors.Gaussian(), StandardNormal(2), likelihood)
+        model = VAE(nn.Sequential(nn.Flatten(), encoder), decoder, *parts)
+        loss = Objective(model, IWAE(samples=3, gradient=kind))(randn(5, 1, 2, 2), noise(3, 5, 2), Context({}))["loss"]  # type: ignore[arg-type]
+        for gradient in torch.autograd.grad(loss, list(encoder.parameters())):
+            assert gradient.abs().max() < 1e-12
+
+
 LIKELIHOODS = {
     "bernoulli": likelihoods.Bernoulli,
     **{f"gaussian {scale} {link}": functools.partial(likelihoods.Gaussian, scale=scale, link=link)
@@ -109,7 +169,8 @@ LIKELIHOODS = {
     "logistic mixture": functools.partial(likelihoods.LogisticMixture, components=2),
 }  # fmt: skip
 BOUNDS: dict[str, Bound] = {
-    "elbo": ELBO(), "beta, 3 samples": ELBO(samples=3), "iwae": IWAE(samples=4), "reconstruction": Reconstruction()
+    "elbo": ELBO(), "beta, 3 samples": ELBO(samples=3), "iwae": IWAE(samples=4), "reconstruction": Reconstruction(),
+    "miwae": MIWAE(samples=2, groups=2), "ciwae": CIWAE(samples=3, mix=0.3),
 }  # fmt: skip
 
 

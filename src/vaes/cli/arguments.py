@@ -53,6 +53,7 @@ def _dispatch(words: list[str]) -> None:
         "evaluate": evaluate,
         "compare": compare,
         "config": config,
+        "methods": methods,
         "cache": cache,
     }
     parser = Parser(
@@ -73,7 +74,7 @@ def _in_a_line(parser: Parser) -> str:
 
 def _parsers() -> dict[str, Parser]:
     """The parsers of all commands, by what is typed to get them."""
-    made = (_train_parser(), *(make() for make in (_sample, _encode, _evaluate, _compare, _config, _cache)))
+    made = (_train_parser(), *(make() for make in (_sample, _encode, _evaluate, _compare, _config, _methods, _cache)))
     return {parser.prog: parser for parser in made}
 
 
@@ -407,6 +408,24 @@ def config(arguments: Sequence[str]) -> None:
     from vaes.commands import run_config
 
     run_config(found.name)
+
+
+def _methods() -> Parser:
+    parser = _parser(
+        "vaes methods",
+        description="The methods by their papers; with NAME its parts, equation, reference and a configuration.",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a method")
+    return parser
+
+
+def methods(arguments: Sequence[str]) -> None:
+    """``vaes methods``."""
+    found = _methods().read(arguments).options
+
+    from vaes.commands import run_methods
+
+    run_methods(found.name)
 
 
 def _cache() -> Parser:

@@ -98,9 +98,7 @@ def build_model(config: Complete, image_shape: tuple[int, int, int]) -> VAE:
     return _call("model", VAE, encoder, decoder, posterior, prior, likelihood, value_range=section["value_range"])
 
 
-def build_objective(
-    config: Complete, model: VAE, image_shape: tuple[int, int, int] | None = None
-) -> tuple[Objective, Weighting]:
+def build_objective(config: Complete, model: VAE, image_shape: tuple[int, int, int]) -> tuple[Objective, Weighting]:
     """The method's objective on this model, and its weights as a function of the step."""
     row, section, n_steps = METHODS[config.method], config.objective, config.train["n_steps"]
     schedules = {"posterior": _posterior_schedules(config)}

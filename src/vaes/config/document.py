@@ -31,7 +31,7 @@ from vaes.keys import FILE, Group, Key
 from vaes.methods import METHODS
 from vaes.train.settings import Settings
 
-__all__ = ["as_json", "document", "listing", "meanings", "starting_point"]
+__all__ = ["as_json", "document", "listed_methods", "listing", "meanings", "method_page", "starting_point"]
 
 
 def document() -> list[Group]:
@@ -144,6 +144,32 @@ def listing() -> str:
 def _listed(said: Mapping[str, str]) -> Iterator[str]:
     for name, text in said.items():
         yield from textwrap.wrap(f"{name:<17} {text}", 79, initial_indent="  ", subsequent_indent=" " * 20)
+
+
+def listed_methods() -> str:
+    """The methods as ``vaes methods`` prints them, with where each comes from."""
+    lines = [f"{name:<13} {row.title} ({row.source})" for name, row in METHODS.items()]
+    return "\n".join([*lines, "", "vaes methods NAME tells more; vaes train --method NAME trains it"])
+
+
+def method_page(name: str) -> str:
+    """Parts, equation, reference and a configuration of a method, the former as comments: a file to train from.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    if name not in METHODS:
+        raise unknown(f"{name}: no method", name, METHODS)
+    row = METHODS[name]
+    given = {section: dict(values) for section, values in row.defaults.items() if values}
+    short = {"method": name, **given, "data": {"kind": "digits", "image_size": 16}}
+    parts = {part: load(short).model[part]["kind"] for part in ("posterior", "prior", "likelihood")}
+    parts |= {"bound": row.bound, "terms": ", ".join(row.terms) or "none"}
+    lines = [f"{row.title}: {row.source}, {row.url}", "", f"loss = {row.loss}", "(nats per image)", ""]
+    lines += [f"{part:<11} {kind}" for part, kind in parts.items()]
+    said = [f"# {line}".rstrip() for line in lines]
+    note = "# To start from; every key: vaes config " + name
+    return "\n".join([*said, "", note, yaml.safe_dump(short, sort_keys=False).rstrip()])
 
 
 def starting_point(name: str) -> str:

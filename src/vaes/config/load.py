@@ -209,18 +209,15 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
 
 def load(raw: Mapping[str, Any], arguments: Sequence[str] = ()) -> Config:
     """The complete configuration of raw keys, as :func:`read_file` gives them, with overrides from the command line."""
-    keys = _changed(raw, overrides(arguments))
-    plain = {name: value for name, value in raw.items() if name != "method"}
-    return resolve(_yielding(keys) if plain == {n: v for n, v in DEFAULTS.items() if n != "method"} else keys)
-
-
-def _yielding(keys: dict[str, Any]) -> dict[str, Any]:
-    """The built-in defaults, with overrides: the sections of ``model`` that nobody gave yield to the method's row."""
-    method, model = keys.get("method"), keys.get("model")
-    if method in METHODS and isinstance(model, dict):
+    pairs = overrides(arguments)
+    method = dict(pairs).get("method", raw.get("method"))
+    plain, built_in = ({k: v for k, v in one.items() if k != "method"} for one in (raw, DEFAULTS))
+    if (
+        isinstance(method, str) and method in METHODS and plain == built_in
+    ):  # what nobody chose yields to what the method's row says
         own = METHODS[method].defaults.get("model", {})
-        keys["model"] = {n: v for n, v in model.items() if n not in own or v != DEFAULTS["model"].get(n)}
-    return keys
+        raw = {**raw, "model": {name: value for name, value in raw["model"].items() if name not in own}}
+    return resolve(_changed(raw, pairs))
 
 
 def of_method(raw: Mapping[str, Any], method: str) -> dict[str, Any]:

@@ -16,6 +16,11 @@ LAYOUT = torch.channels_last
 """How weights and activations lie in memory: the same numbers, and faster convolutions on CPUs and on GPUs."""
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    """``x.contiguous(memory_format=LAYOUT)``, said so that vmap understands it."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
 class Stage(NamedTuple):
     """One convolution of the encoder, and, read backwards, one transposed convolution of the decoder."""
 
@@ -60,7 +65,7 @@ class _ToPlane(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         # Output row 2 m - 1 + p reads the rows m - 1 and m through the taps 2 + p and p.
         taps = self.weight.unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)  # (C, C', row, p, column, q)
-        kernel = taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2).contiguous(memory_format=LAYOUT)
+        kernel = _channels_last(taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2))
         bias = None if self.bias is None else self.bias.repeat_interleave(4)
         return F.pixel_shuffle(F.conv2d(input, kernel, bias, padding=1), 2)[:, :, 1:-1, 1:-1]
 
@@ -162,8 +167,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, sum of heads), the heads one after the other."""
-        # Channels last, said so that vmap understands it.
-        h = self.trunk(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+        h = self.trunk(_channels_last(x))
         return torch.cat([head(h) for head in self.heads], dim=1)
 
 
