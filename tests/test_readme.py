@@ -26,7 +26,17 @@ def test_the_python_snippets_run(repo: Path, tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/evaluation.md", "docs/results.md", "docs/performance.md"],
+    [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/evaluation.md",
+        "docs/results.md",
+        "docs/performance.md",
+        "docs/methods.md",
+        "docs/codes.md",
+        "docs/reliability.md",
+    ],
 )
 def test_links_lead_somewhere(repo: Path, name: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)", (repo / name).read_text(encoding="utf-8")):
