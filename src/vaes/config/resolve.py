@@ -16,7 +16,7 @@ __all__ = ["Config", "resolve"]
 
 DEFAULT_KINDS = {"data": "digits", "model.network": "conv", "model.likelihood": "gaussian"}
 
-OWN_NETWORK = "a network of your own needs --import FILE (the file that registers it)"
+OWN_NETWORK = "a network of your own needs --import FILE (the file that registers it; in Python, import it first)"
 
 # The commands of the project that this one grew from say coefficients so.
 ALIASES = {"coef_kl": "beta", "coef_alpha": "alpha", "coef_lambda": "lambda_"}
