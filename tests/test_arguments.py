@@ -22,7 +22,7 @@ SIGNATURES = {
     "run_sample": "where config mode save_dir checkpoint device imports options arguments",
     "run_evaluate": "where only split budget seed features checkpoint device imports output arguments",
     "run_encode": "where paths split output checkpoint device imports batch_size arguments",
-    "run_compare": "runs save_dir format checkpoint",
+    "run_compare": "runs save_dir format checkpoint imports",
     "run_config": "name",
     "run_cache": "empty",
 }
@@ -79,6 +79,7 @@ def test_the_commands_take_what_they_are_called_with() -> None:
         ("encode R --split test -o c.parquet --batch_size 5", {"paths": [], "split": "test", "batch_size": 5}),
         ("evaluate R --only a,b --n_images 5 --output D", {"only": ["a", "b"], "output": Path("D"), "split": "test"}),
         ("evaluate R --outliers.kind mnist", {"only": None, "arguments": ["--outliers.kind", "mnist"]}),
+        ("compare A --import n.py B", {"runs": [Path("A"), Path("B")], "imports": [Path("n.py")]}),
         ("compare A --format latex B", {"runs": [Path("A"), Path("B")], "format": "latex", "save_dir": None}),
         ("config", {"command": "run_config", "name": None}),
         ("config beta_vae", {"name": "beta_vae"}),

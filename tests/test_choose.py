@@ -83,6 +83,9 @@ def test_what_is_given_stands_and_takes_the_choices_that_went_with_it_away(tmp_p
     assert experiment.model.network.kind == "mlp"
     assert not [key for key in values if key.startswith(("model.network", "model.likelihood"))]
     assert values["model.z_dim"] == experiment.model.z_dim
+    experiment, values = chosen(pictures(tmp_path / "d", [(16, 16), (18, 18)] * 10), "--data.kind=folder")
+    assert values["data.image_size"] == [16, 16]
+    assert "data.kind" not in values
     black_and_white = pictures(tmp_path / "b", [(16, 16)] * 20, colours=2)
     assert chosen(black_and_white)[1]["model.likelihood.kind"] == "bernoulli"
 

@@ -59,18 +59,18 @@ def choose(path: Path, minutes: float, arguments: Sequence[str], runtime: Runtim
         raise UserError(f"--minutes {minutes:g}: must be above 0, and at most 100,000")
     if (path / "config.yaml").is_file() and (path / "ckpt").is_dir():
         raise UserError(f"{path}: a run folder, not images; to go on in it: vaes train -e {path} --resume latest")
-    given = {key for key, _ in configuration.overrides(arguments)}
-    chosen = [Choice("data.root", str(path), "as given")]
-    if "data.kind" not in given:
-        chosen = [choice for choice in _data(path, chosen) if choice.key not in given]
+    given = dict(configuration.overrides(arguments))
+    found = _data(path, given.get("data.kind"))
+    # The kind stays, or the keys beside it would be those of the default.
+    chosen = [choice for choice in found if choice.key == "data.kind" or choice.key not in given]
     splits = _experiment(chosen, arguments).build_data()
     chosen += [choice for choice in (*_model(splits), *_batch(splits, runtime)) if choice.key not in given]
     if "train.n_steps" not in given:
         experiment = _experiment(chosen, arguments)
-        found = _length(experiment, splits, minutes, began, runtime)
-        chosen += [choice for choice in found if choice.key not in given]
+        length = _length(experiment, splits, minutes, began, runtime)
+        chosen += [choice for choice in length if choice.key not in given]
     experiment = _experiment(chosen, arguments)
-    return experiment, [choice for choice in chosen if _stands(choice, experiment)]
+    return experiment, [choice for choice in chosen if choice.key not in given and _stands(choice, experiment)]
 
 
 def _experiment(chosen: Sequence[Choice], arguments: Sequence[str]) -> Experiment:
@@ -86,14 +86,28 @@ def _stands(choice: Choice, experiment: Experiment) -> bool:
     return choice.key == "data.root" or value == choice.value
 
 
-def _data(path: Path, root: list[Choice]) -> list[Choice]:
+def _data(path: Path, given: object) -> list[Choice]:
+    """The choices of section ``data``, for the kind that was given, or the one that the path looks like."""
     if path.suffix.lower() in (".npy", ".npz"):
-        return [Choice("data.kind", "arrays", f"{path.name} is an array file"), *root, *_of_arrays(path)]
-    if path.is_dir() and any((path / name).exists() or (path / f"{name}.gz").exists() for name in FILES):
-        return [Choice("data.kind", "mnist", "the folder holds files of the MNIST family"), *root]
-    files = open_files(path)
-    sizes = Counter(header.size for header in survey(files, list(files.sizes)).headers.values())
-    return [Choice("data.kind", "folder", "pictures in a folder or archive"), *root, *_size(sizes)]
+        kind = Choice("data.kind", "arrays", f"{path.name} is an array file")
+    elif path.is_dir() and any((path / name).exists() or (path / f"{name}.gz").exists() for name in FILES):
+        kind = Choice("data.kind", "mnist", "the folder holds files of the MNIST family")
+    else:
+        kind = Choice("data.kind", "folder", "pictures in a folder or archive")
+    kind = kind if given is None else Choice("data.kind", given, "as given")
+    root = Choice("data.root", str(path), "as given")
+    if kind.value == "arrays":
+        return [kind, root, *_of_arrays(path)]
+    if kind.value == "mnist":
+        return [kind, root, Choice("data.image_size", 28, "as they are")]
+    if kind.value == "folder":
+        files = open_files(path)
+        return [
+            kind,
+            root,
+            *_size(Counter(header.size for header in survey(files, list(files.sizes)).headers.values())),
+        ]
+    return [kind, root]
 
 
 def _of_arrays(path: Path) -> list[Choice]:

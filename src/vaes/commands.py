@@ -204,11 +204,16 @@ def run_encode(
 
 
 def run_compare(
-    runs: Sequence[Path], save_dir: Path | None, format: str = "table", checkpoint: str | None = None
+    runs: Sequence[Path],
+    save_dir: Path | None,
+    format: str = "table",
+    checkpoint: str | None = None,
+    imports: Sequence[Path] = (),
 ) -> None:
     """Put evaluated runs side by side."""
     from vaes import compare
 
+    _import(imports)
     if save_dir is not None:
         files.refuse_unwritable(save_dir)
     results = compare.read_runs(runs, checkpoint)

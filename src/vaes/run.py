@@ -359,7 +359,11 @@ def _experiment(weights: Path, metadata: Mapping[str, Any]) -> tuple[Experiment,
         raise UserError(
             f"{weights}: carries no configuration; build its model in Python and use vaes.load_weights(model, path)"
         )
-    experiment = Experiment.of(configuration.of_weights(metadata, str(weights)))
+    raw = configuration.of_weights(metadata, str(weights))
+    try:
+        experiment = Experiment.of(raw)
+    except UserError as error:
+        raise UserError(f"{weights}: {error}") from error
     try:
         channels, height, width = (int(size) for size in metadata["image_shape"])
         step = int(metadata["step"])

@@ -70,7 +70,10 @@ def test_a_meaning_goes_on_over_lines_and_ends_with_its_section() -> None:
         ({"x\x1b[2J\nerror: y" * 10**5: 1}, r"x\x1b[2J\x0aerror: yx"),
         ({"train": {"lr": "y" * 10**6}}, "is not right; it must be a number, or a schedule"),
         ({"data": "y" * 10**6}, "data.kind: unknown kind 'yyy"),
-        ({"model": {"network": "my_net"}}, "a network of your own needs --import FILE (the file that registers it)"),
+        (
+            {"model": {"network": "my_net"}},
+            "a network of your own needs --import FILE (the file that registers it; in Python, import",
+        ),
     ],
 )
 def test_a_key_that_does_not_exist_is_answered_with_the_one_that_was_meant(raw: dict, message: str) -> None:

@@ -88,6 +88,10 @@ def _device_and_imports(parser: Parser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="what computes (default: auto)"
     )
+    _imports(parser)
+
+
+def _imports(parser: Parser) -> None:
     parser.add_argument(
         "--import",
         dest="imports",
@@ -380,6 +384,7 @@ def _compare(prog: str = "vaes compare") -> Parser:
         "--checkpoint", metavar="best|last|STEP", type=checkpoint, help="of every run (default: see vaes evaluate)"
     )
     parser.add_argument("--save_dir", type=path, help="where comparison.json and the plot go (default: nowhere)")
+    _imports(parser)
     return parser
 
 
@@ -389,7 +394,7 @@ def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
 
     from vaes.commands import run_compare
 
-    run_compare(found.runs, found.save_dir, found.format, found.checkpoint)
+    run_compare(found.runs, found.save_dir, found.format, found.checkpoint, found.imports)
 
 
 def _config() -> Parser:

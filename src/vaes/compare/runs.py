@@ -16,6 +16,7 @@ from vaes.errors import UserError
 from vaes.evaluate import report
 from vaes.evaluate.record import Metric
 from vaes.evaluate.report import Evaluation, Group, shown
+from vaes.terminal import quote
 
 __all__ = ["NOT_A_DIFFERENCE", "Result", "flat", "read_runs", "warnings"]
 
@@ -112,7 +113,7 @@ def _evaluations(folder: Path) -> list[Evaluation]:
         return report.read(folder)
     where = shown(str(folder))
     if (folder / "config.yaml").is_file():
-        raise UserError(f"{where}: has not been evaluated; run: vaes evaluate {where}")
+        raise UserError(f"{where}: has not been evaluated; run: vaes evaluate {quote(folder)}")
     what = "holds no config.yaml" if folder.is_dir() else "is no folder" if folder.exists() else "does not exist"
     raise UserError(f"{where}: {what}; give run folders")
 
@@ -131,7 +132,7 @@ def _choose(folder: Path, evaluations: Sequence[Evaluation], wanted: str | None)
     there = ", ".join(f"step {one.step}{''.join(f' ({name})' for name in one.asked)}" for one in evaluations)
     raise UserError(
         f"{shown(str(folder))}: its checkpoint {shown(wanted)} has not been evaluated, but {shown(there)}; run: "
-        f"vaes evaluate {shown(str(folder))} --checkpoint {shown(wanted)}"
+        f"vaes evaluate {quote(folder)} --checkpoint {shown(wanted)}"
     )
 
 

@@ -27,7 +27,7 @@ DEFAULT_KINDS = {
 PARTS: dict[str, Mapping[str, Any]] = {"likelihood": LIKELIHOODS, "posterior": POSTERIORS, "prior": PRIORS}
 """Sections of ``model`` but for the network."""
 
-OWN_NETWORK = "a network of your own needs --import FILE (the file that registers it)"
+OWN_NETWORK = "a network of your own needs --import FILE (the file that registers it; in Python, import it first)"
 
 # The commands of the project that this one grew from say coefficients so.
 ALIASES = {"coef_kl": "beta", "coef_alpha": "alpha", "coef_lambda": "lambda_"}
