@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from vaes import likelihoods
 from vaes.likelihoods import Bernoulli, Gaussian
 
 
@@ -125,3 +126,22 @@ def test_a_likelihood_says_what_its_number_is() -> None:
     assert Bernoulli().measure(binary) == "mass of binary values"
     assert Bernoulli().measure(binary / 2) == "cross-entropy"
     assert Gaussian().measure(binary) == Gaussian(scale="learned").measure(binary / 2) == "density"
+
+
+def test_laplace_and_student_t_are_torch_s_and_far_out_the_tails_differ() -> None:
+    y, x = randn(2, 3, 1, 4, 4), randn(3, 1, 4, 4, seed=1)
+    mean = torch.tanh(y)
+    pairs: list[tuple[likelihoods.Likelihood, torch.distributions.Distribution]] = [
+        (likelihoods.Laplace(scale=0.3), torch.distributions.Laplace(mean, 0.3)),
+        (likelihoods.StudentT(scale=0.3, df=2.5), torch.distributions.StudentT(2.5, mean, 0.3)),
+    ]
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours.log_prob(y, x), theirs.log_prob(x).flatten(2).sum(-1))  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(ours.mean(y), mean)
+        assert ours.measure(x) == "density"
+        assert ours.misfit((-1.0, 1.0), (-1.0, 1.0)) is not None  # a tanh under a tanh
+    gaussian = likelihoods.Gaussian(scale=0.3).log_prob(y, x)
+    torch.testing.assert_close(likelihoods.StudentT(scale=0.3, df=1e9).log_prob(y, x), gaussian, rtol=1e-5, atol=1e-4)
+    for wrong in ({"scale": 0.0}, {"df": 1.0}):
+        with pytest.raises(ValueError, match="must be"):
+            likelihoods.StudentT(**wrong)

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from vaes.functional import LOG_2PI
 
-__all__ = ["Bernoulli", "Gaussian", "Likelihood", "Measure"]
+__all__ = ["Bernoulli", "Gaussian", "Laplace", "Likelihood", "Measure", "StudentT"]
 
 Range = tuple[float, float]
+Link = Literal["identity", "tanh", "sigmoid"]
 Measure = Literal["density", "mass of 8-bit values", "mass of binary values", "cross-entropy", "unknown"]
 """What exp(log p(x|z)) is: a density of pixel values, a probability of pixels of 256 or of two values, the usual
 cross-entropy, which is no normalised probability, or what the likelihood does not say. Two kinds do not compare."""
@@ -49,61 +50,15 @@ class Likelihood(nn.Module, abc.ABC):
         if it can."""
 
 
-class Gaussian(Likelihood):
-    """p(x|z) = N(x; link(y), scale^2 I), with all its constants, so that it is a density.
-
-    Args:
-        scale: a number, fixed (1 gives half the squared error plus a constant); ``learned``, one parameter trained
-        with the rest; or
-            ``optimal``, the maximum-likelihood value ``sqrt(mean squared error)`` of the batch, as in sigma-VAE. In
-            evaluation ``optimal`` uses its running mean over training batches, so that a number does not depend on the
-            batch it is computed in; over several processes that running mean is the first's.
-        link: maps the decoder's output to the mean: ``tanh`` for pixels in [-1, 1], ``sigmoid`` for [0, 1],
-        ``identity`` for anything.
-
-    Rybkin, Daniilidis & Levine, Simple and Effective VAE Training with Calibrated Decoders, 2021,
-    https://arxiv.org/abs/2006.13202, equation 5. As they do, the scale is kept above exp(-6), without which a
-    perfectly reconstructed batch has an infinite density.
-    """
+class _Located(Likelihood):
+    """A density about link(y), one number a pixel."""
 
     default_range = (-1.0, 1.0)
-    MIN_VARIANCE = math.exp(-12)
-    MOMENTUM = 0.01
-
-    variance: Tensor
-    batches: Tensor
-
-    def __init__(
-        self,
-        *,
-        scale: float | Literal["learned", "optimal"] = 1.0,
-        link: Literal["identity", "tanh", "sigmoid"] = "tanh",
-    ) -> None:
-        super().__init__()
-        if isinstance(scale, str):
-            if scale not in ("learned", "optimal"):
-                raise ValueError(f"scale must be a positive number, 'learned' or 'optimal', got {scale!r}")
-        elif not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"scale must be a positive number, 'learned' or 'optimal', got {scale}")
-        self.scale, self.link = scale, link
-        if scale == "learned":
-            self.log_scale = nn.Parameter(torch.zeros(()))
-        elif scale == "optimal":
-            self.register_buffer("variance", torch.ones(()))
-            self.register_buffer("batches", torch.zeros(()))
+    link: Link
 
     def channels(self, image_channels: int) -> int:
         """As many as the image has."""
         return image_channels
-
-    def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
-        """y (K, B, C, H, W) and x (B, C, H, W) -> (K, B), in nats."""
-        error = (x - self.mean(y)).square()
-        squares, pixels = error.flatten(2).sum(-1), math.prod(x.shape[1:])
-        if not isinstance(self.scale, str):  # plain numbers: a tensor made of one would wait for the device
-            return -0.5 * (squares / self.scale**2 + pixels * (LOG_2PI + 2 * math.log(self.scale)))
-        logvar = self._logvar(error)
-        return -0.5 * (squares * torch.exp(-logvar) + pixels * (LOG_2PI + logvar))
 
     def mean(self, y: Tensor) -> Tensor:
         """link(y)."""
@@ -129,6 +84,58 @@ class Gaussian(Likelihood):
             )
         return None
 
+
+class Gaussian(_Located):
+    """p(x|z) = N(x; link(y), scale^2 I), with all its constants, so that it is a density.
+
+    Args:
+        scale: a number, fixed (1 gives half the squared error plus a constant); ``learned``, one parameter trained
+        with the rest; or
+            ``optimal``, the maximum-likelihood value ``sqrt(mean squared error)`` of the batch, as in sigma-VAE. In
+            evaluation ``optimal`` uses its running mean over training batches, so that a number does not depend on the
+            batch it is computed in; over several processes that running mean is the first's.
+        link: maps the decoder's output to the mean: ``tanh`` for pixels in [-1, 1], ``sigmoid`` for [0, 1],
+        ``identity`` for anything.
+
+    Rybkin, Daniilidis & Levine, Simple and Effective VAE Training with Calibrated Decoders, 2021,
+    https://arxiv.org/abs/2006.13202, equation 5. As they do, the scale is kept above exp(-6), without which a
+    perfectly reconstructed batch has an infinite density.
+    """
+
+    MIN_VARIANCE = math.exp(-12)
+    MOMENTUM = 0.01
+
+    variance: Tensor
+    batches: Tensor
+
+    def __init__(
+        self,
+        *,
+        scale: float | Literal["learned", "optimal"] = 1.0,
+        link: Link = "tanh",
+    ) -> None:
+        super().__init__()
+        if isinstance(scale, str):
+            if scale not in ("learned", "optimal"):
+                raise ValueError(f"scale must be a positive number, 'learned' or 'optimal', got {scale!r}")
+        elif not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale must be a positive number, 'learned' or 'optimal', got {scale}")
+        self.scale, self.link = scale, link
+        if scale == "learned":
+            self.log_scale = nn.Parameter(torch.zeros(()))
+        elif scale == "optimal":
+            self.register_buffer("variance", torch.ones(()))
+            self.register_buffer("batches", torch.zeros(()))
+
+    def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
+        """y (K, B, C, H, W) and x (B, C, H, W) -> (K, B), in nats."""
+        error = (x - self.mean(y)).square()
+        squares, pixels = error.flatten(2).sum(-1), math.prod(x.shape[1:])
+        if not isinstance(self.scale, str):  # plain numbers: a tensor made of one would wait for the device
+            return -0.5 * (squares / self.scale**2 + pixels * (LOG_2PI + 2 * math.log(self.scale)))
+        logvar = self._logvar(error)
+        return -0.5 * (squares * torch.exp(-logvar) + pixels * (LOG_2PI + logvar))
+
     def _logvar(self, error: Tensor) -> Tensor:
         if self.scale == "learned":
             return 2 * self.log_scale
@@ -141,6 +148,58 @@ class Gaussian(Likelihood):
         weight = torch.clamp_min(1 / self.batches, self.MOMENTUM)
         self.variance += weight * (variance.detach().to(self.variance.dtype) - self.variance)
         return variance.log()
+
+
+class Laplace(_Located):
+    """p(x|z) = prod exp(-|x - link(y)| / scale) / (2 scale): the absolute error, which lets edges be sharp.
+
+    Args:
+        scale: mean absolute deviation of a pixel from its mean.
+        link: as the Gaussian's.
+    """
+
+    def __init__(self, *, scale: float = 0.7, link: Link = "tanh") -> None:
+        super().__init__()
+        self.scale, self.link = _positive("scale", scale), link
+
+    def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
+        """y (K, B, C, H, W) and x (B, C, H, W) -> (K, B), in nats."""
+        return -((x - self.mean(y)).abs() / self.scale + math.log(2 * self.scale)).flatten(2).sum(-1)
+
+
+class StudentT(_Located):
+    """p(x|z): Student's t with ``df`` degrees of freedom about link(y), pixel by pixel, so that a pixel far off costs
+    its logarithm alone.
+
+    Takahashi et al., Student-t Variational Autoencoder for Robust Density Estimation, 2018,
+    https://doi.org/10.24963/ijcai.2018/374, equation 5, with one scale and df for all pixels.
+
+    Args:
+        scale: of a pixel.
+        df: degrees of freedom; the Gaussian where they grow without end. Above 1, so that there is a mean.
+        link: as the Gaussian's.
+    """
+
+    def __init__(self, *, scale: float = 1.0, df: float = 5.0, link: Link = "tanh") -> None:
+        super().__init__()
+        if not 1 < df < math.inf:
+            raise ValueError(f"df must be above 1, got {df}")
+        self.scale, self.df, self.link = _positive("scale", scale), df, link
+
+    def log_prob(self, y: Tensor, x: Tensor) -> Tensor:
+        """y (K, B, C, H, W) and x (B, C, H, W) -> (K, B), in nats."""
+        half = (self.df + 1) / 2
+        constant = (
+            math.lgamma(half) - math.lgamma(self.df / 2) - 0.5 * math.log(self.df * math.pi) - math.log(self.scale)
+        )
+        squares = ((x - self.mean(y)) / self.scale).square() / self.df
+        return (constant - half * torch.log1p(squares)).flatten(2).sum(-1)
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a positive number, got {value}")
+    return value
 
 
 class Bernoulli(Likelihood):

@@ -36,6 +36,8 @@ NETWORKS: dict[str, Network] = {
 LIKELIHOODS: Mapping[str, Callable[..., likelihoods.Likelihood]] = {
     "bernoulli": likelihoods.Bernoulli,
     "gaussian": likelihoods.Gaussian,
+    "laplace": likelihoods.Laplace,
+    "student_t": likelihoods.StudentT,
 }
 
 POSTERIORS: dict[str, Callable[..., posteriors.Posterior]] = {
