@@ -95,6 +95,12 @@ def test_a_cross_that_nobody_named_comes_from_the_configuration_alone(tmp_path: 
     assert made.replace({"method": "ae"}).model.prior.kind == "vamp"
 
 
+def test_a_schedule_that_spans_the_training_is_found_wherever_it_is() -> None:
+    for method, spans in (("annealed_vae", True), ("vae", False)):
+        raw = {"method": method, "train": {"n_steps": 10, "lr": 1e-3}}
+        assert Experiment.of(raw).jumps(Experiment.of({**raw, "train": {"n_steps": 20, "lr": 1e-3}})) == spans
+
+
 def test_a_row_gives_way_to_the_configuration_and_goes_before_the_built_in_defaults() -> None:
     assert load(DEFAULTS, ["--method", "sigma_vae"]).model["likelihood"]["scale"] == "optimal"
     assert load(DEFAULTS, ["--method", "sigma_vae", "--model.likelihood.scale=2"]).model["likelihood"] == {

@@ -255,8 +255,8 @@ class Experiment:
 
     def jumps(self, before: "Experiment") -> bool:
         """Whether a schedule that spans the whole training has another value now at the same step."""
-        schedules = [v for v in (self.train["lr"], *self.objective.values()) if isinstance(v, Mapping)]
-        spans = self.train["lr"] is None or any(value.get("steps", 0) is None for value in schedules)
+        schedules = (part for section in (self.train, self.objective, self.model) for part in _schedules(section))
+        spans = self.train["lr"] is None or any(value["steps"] is None for value in schedules)
         return bool(self.train["n_steps"] != before.train["n_steps"] and spans)
 
 
@@ -293,6 +293,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _schedules(value: object) -> Iterator[Mapping[str, Any]]:
+    """All schedules with a length in a section."""
+    if isinstance(value, Mapping):
+        if "kind" in value and "steps" in value:
+            yield value
+        else:
+            yield from (found for below in value.values() for found in _schedules(below))
 
 
 def _flat(value: object, path: str = "") -> dict[str, object]:

@@ -350,6 +350,14 @@ METHODS: dict[str, Method] = {
         "distortion + beta * rate, beta = 1, the Gaussian's scale at its optimum",
         defaults={"model": {"likelihood": {"kind": "gaussian", "scale": "optimal"}}},
     ),
+    "student_vae": Method(
+        "Student-t VAE",
+        "Takahashi et al. 2018",
+        "https://doi.org/10.24963/ijcai.2018/374",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, pixels by Student's t with 5 degrees of freedom",
+        defaults={"model": {"likelihood": "student_t"}},
+    ),
 }
 
 
