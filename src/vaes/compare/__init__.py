@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import vaes.drawing  # noqa: F401 - before anything here imports matplotlib
 from vaes.compare.pool import Cell, Column, Difference, Key, difference, interval, pool
 from vaes.compare.render import FORMATS, document, render
 from vaes.compare.rows import Row, rows
@@ -30,6 +29,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "rate_distortion":  # matplotlib takes longer to start than a table to make
+        import vaes.drawing  # noqa: F401 - before matplotlib is
         from vaes.compare.plot import rate_distortion
 
         return rate_distortion
