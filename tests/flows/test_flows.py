@@ -123,6 +123,9 @@ def test_networks_start_where_they_are_said_to() -> None:
         torch.testing.assert_close(log_det, torch.zeros(2, 3, dtype=F64))
     moved, log_det = InverseAutoregressive(4, n_steps=2, width=8).double()(z)
     open_ = 1 / (1 + math.exp(-2))
+    half = InverseAutoregressive(1, n_steps=1, width=8).double()
+    half.steps[0].last.bias.data = torch.tensor([-2.0, 3.0], dtype=F64)  # the gate half open, towards 3
+    torch.testing.assert_close(half(torch.full((1, 1), 5.0, dtype=F64))[0].item(), 4.0)
     torch.testing.assert_close(moved, open_**2 * turned)
     torch.testing.assert_close(log_det, torch.full((2, 3), 8 * math.log(open_), dtype=F64))
 
@@ -167,6 +170,17 @@ def test_saturated_steps_stay_finite_in_float32() -> None:
         moved, log_det = flow(randn(2, 64, 3).float(), context)
         assert moved.isfinite().all()
         assert log_det.isfinite().all()
+        assert torch.autograd.grad(moved.sum() + log_det.sum(), context)[0].isfinite().all()
+
+
+def test_steps_at_the_edge_of_folding_stay_finite_in_float32() -> None:
+    z = torch.zeros(1, 1, 2)  # where tanh is steepest
+    planar = torch.tensor([[-100.0, 0.0, 2.0, 0.0, 0.0]], requires_grad=True)
+    sylvester = torch.tensor([[50.0, 50.0, -50.0, -50.0, *[0.0] * 4]], requires_grad=True)
+    for flow, context in ((Planar(2, n_steps=1), planar), (Sylvester(2, n_steps=1, reflections=0), sylvester)):
+        moved, log_det = flow(z, context)
+        assert log_det.isfinite().all()
+        assert log_det.item() < -5
         assert torch.autograd.grad(moved.sum() + log_det.sum(), context)[0].isfinite().all()
 
 
