@@ -68,7 +68,7 @@ class StudentT(LocationScale):
         if dof == "learned":
             self.log_dof = nn.Parameter(torch.tensor(math.log(self.FIRST - 1)))
         else:
-            self._constant = float(_log_constant(torch.tensor(dof, dtype=torch.float64)))
+            self._constant = float(_log_constant(torch.tensor(dof, dtype=torch.float64, device="cpu")))
 
     def noise_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
         """Two numbers a pixel: (2, C, H, W)."""
