@@ -115,7 +115,7 @@ def test_a_new_kind_leaves_the_old_one_s_options_behind() -> None:
         ({"train": {"lr": "fast"}}, "train.lr: 'fast' is not right; it must be a number, or a schedule"),
         ({"train": {"lr": float("nan")}}, "train.lr: nan is not right"),
         ({"train": {"betas": [0.9]}}, "train.betas: [0.9] is not right; it must be a list of 2 numbers"),
-        ({"model": {"likelihood": {"scale": "best"}}}, "a number, or one of learned, optimal"),
+        ({"model": {"likelihood": {"scale": "best"}}}, "a number, or one of learned, per_pixel, optimal"),
         ({"model": {"network": {"dim_mults": [1, "x"]}}}, "it must be a list of whole numbers"),
         (
             {"data": {"binarize": "dynamically"}},
