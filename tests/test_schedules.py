@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from vaes.schedules import Constant, Cosine, Cyclical, Linear, OneCycle
+from vaes.schedules import Constant, Cosine, Cyclical, Linear, OneCycle, Sigmoid
 
 
 def test_constant_is_constant() -> None:
@@ -48,6 +48,26 @@ def test_cyclical_repeats_its_ramp_and_stays_up_afterwards() -> None:
     ]
 
 
+def test_cycles_begin_at_the_start_though_their_length_is_no_whole_number() -> None:
+    schedule = Cyclical(24, start=0.0, stop=1.0, cycles=10)
+    assert schedule(12) == 0.0  # 5 cycles of 2.4 steps
+    assert schedule(13) == pytest.approx(1 / 1.2)
+
+
+def test_sigmoid_is_one_between_its_ends() -> None:
+    schedule = Sigmoid(200, start=3.0, stop=-1.0, middle=0.25, sharpness=8.0, steps=100)
+
+    def plain(share: float) -> float:
+        return 1 / (1 + math.exp(-8 * (share - 0.25)))
+
+    for step in range(101):
+        expected = 3.0 - 4.0 * (plain(step / 100) - plain(0)) / (plain(1) - plain(0))
+        assert schedule(step) == pytest.approx(expected, abs=1e-12)
+    assert (schedule(0), schedule(100), schedule(199)) == (3.0, -1.0, -1.0)
+    assert Sigmoid(10, start=0.0, stop=1.0)(5) == pytest.approx(0.5)
+    assert Sigmoid(10, start=0.0, stop=1.0, sharpness=1000.0)(4) == pytest.approx(0.0)
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -56,6 +76,8 @@ def test_cyclical_repeats_its_ramp_and_stays_up_afterwards() -> None:
         lambda: OneCycle(5, peak=1.0, warmup=1.0),
         lambda: Cyclical(5, ramp=0.0),
         lambda: Cyclical(5, cycles=0),
+        lambda: Sigmoid(5, start=0.0, stop=1.0, middle=1.5),
+        lambda: Sigmoid(5, start=0.0, stop=1.0, sharpness=0.0),
     ],
 )
 def test_senseless_options_are_refused(build) -> None:

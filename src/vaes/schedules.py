@@ -8,7 +8,7 @@ import abc
 import math
 from typing import Annotated
 
-__all__ = ["Constant", "Cosine", "Cyclical", "Linear", "OneCycle", "Schedule", "Scheduled"]
+__all__ = ["Constant", "Cosine", "Cyclical", "Linear", "OneCycle", "Schedule", "Scheduled", "Sigmoid"]
 
 
 class Schedule(abc.ABC):
@@ -80,6 +80,48 @@ class Cosine(Schedule):
         return _half_cosine(self.start, self.stop, step / self.steps)
 
 
+class Sigmoid(Schedule):
+    """From ``start`` to ``stop`` along a sigmoid over ``steps`` steps, then ``stop``.
+
+    ``sigmoid(sharpness (share - middle))`` of the share of the steps, brought to 0 at the first step and to 1 at the
+    end, which the plain sigmoid only nears. As a warm-up of the rate: Bowman et al., Generating Sentences from a
+    Continuous Space, 2016, https://arxiv.org/abs/1511.06349, section 3.1 and figure 2.
+
+    Args:
+        total_steps: of the training.
+        start: at the first step.
+        stop: at the end.
+        middle: the share of the steps at which it is steepest.
+        sharpness: how steep; near 0 it is a line.
+        steps: how many it takes; null is the whole training.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        start: float,
+        stop: float,
+        middle: float = 0.5,
+        sharpness: float = 12.0,
+        steps: int | None = None,
+    ) -> None:
+        if not 0 <= middle <= 1:
+            raise ValueError(f"middle must lie between 0 and 1, got {middle}")
+        if not 1e-3 <= sharpness <= 1e3:
+            raise ValueError(f"sharpness must lie between 0.001 and 1000, got {sharpness}")
+        self.start, self.stop, self.middle, self.sharpness = start, stop, middle, sharpness
+        self.steps = _positive("steps", total_steps if steps is None else steps)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        first, now, last = (self._tanh(share) for share in (0.0, min(step / self.steps, 1.0), 1.0))
+        return self.start + (self.stop - self.start) * (now - first) / (last - first)
+
+    def _tanh(self, share: float) -> float:
+        return math.tanh(self.sharpness * (share - self.middle) / 2)  # 2 sigmoid - 1, which cannot overflow
+
+
 class OneCycle(Schedule):
     """Up from ``peak / start_div`` to ``peak`` over the first ``warmup`` of the steps, and down to ``peak / end_div``,
     both along half a cosine.
@@ -149,13 +191,14 @@ class Cyclical(Schedule):
             raise ValueError(f"ramp must lie between 0 and 1, got {ramp}")
         self.start, self.stop, self.ramp = start, stop, ramp
         self.steps = _positive("steps", total_steps if steps is None else steps)
-        self.period = self.steps / _positive("cycles", cycles)
+        self.cycles = _positive("cycles", cycles)
 
     def __call__(self, step: int) -> float:
         """The value at a step."""
         if step >= self.steps:
             return self.stop
-        return self.start + (self.stop - self.start) * min(step % self.period / (self.ramp * self.period), 1.0)
+        share = step * self.cycles % self.steps / self.steps  # of a cycle, in whole numbers: 12 % 2.4 is not 0
+        return self.start + (self.stop - self.start) * min(share / self.ramp, 1.0)
 
 
 def _half_cosine(start: float, stop: float, fraction: float) -> float:

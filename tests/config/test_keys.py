@@ -64,7 +64,10 @@ def test_a_meaning_goes_on_over_lines_and_ends_with_its_section() -> None:
             "unknown key: it is a key of data.kind arrays, celeba, folder",
         ),
         ({"method": "ae", "objective": {"beta": 3}}, "it is a key of method vae, beta_vae, beta_tcvae and "),
-        ({"model": {"network": {"kind": "mlp", "dim": 3}}}, "it is a key of model.network.kind conv; allowed"),
+        (
+            {"model": {"network": {"kind": "mlp", "dim": 3}}},
+            "it is a key of model.network.kind conv, gated_conv, resnet",
+        ),
         ({"gpu": 1}, "did you mean --device cuda?"),
         ({"foo": 1}, "foo: unknown key: allowed: data, method"),
         ({"x\x1b[2J\nerror: y" * 10**5: 1}, r"x\x1b[2J\x0aerror: yx"),

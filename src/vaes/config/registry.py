@@ -30,7 +30,11 @@ class Network(NamedTuple):
 
 NETWORKS: dict[str, Network] = {
     "conv": Network(nn.ConvEncoder, nn.ConvDecoder),
+    "gated_conv": Network(nn.GatedConvEncoder, nn.GatedConvDecoder),
+    "gated_mlp": Network(nn.GatedMLPEncoder, nn.GatedMLPDecoder),
+    "locatello": Network(nn.LocatelloEncoder, nn.LocatelloDecoder),
     "mlp": Network(nn.MLPEncoder, nn.MLPDecoder),
+    "resnet": Network(nn.ResNetEncoder, nn.ResNetDecoder),
 }
 
 LIKELIHOODS: Mapping[str, Callable[..., likelihoods.Likelihood]] = {
@@ -84,6 +88,7 @@ SCHEDULES: Mapping[str, Callable[..., schedules.Schedule]] = {
     "cyclical": schedules.Cyclical,
     "linear": schedules.Linear,
     "one_cycle": schedules.OneCycle,
+    "sigmoid": schedules.Sigmoid,
 }
 
 SOURCES: Mapping[str, Callable[..., data.Splits]] = {

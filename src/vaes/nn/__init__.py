@@ -6,6 +6,24 @@ What the numbers mean is the posterior's and the likelihood's business.
 
 from vaes.nn.blocks import output_range
 from vaes.nn.conv import ConvDecoder, ConvEncoder
+from vaes.nn.gated_conv import GatedConvDecoder, GatedConvEncoder
+from vaes.nn.gated_mlp import GatedMLPDecoder, GatedMLPEncoder
+from vaes.nn.locatello import LocatelloDecoder, LocatelloEncoder
 from vaes.nn.mlp import MLPDecoder, MLPEncoder
+from vaes.nn.resnet import ResNetDecoder, ResNetEncoder
 
-__all__ = ["ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder", "output_range"]
+__all__ = [
+    "ConvDecoder",
+    "ConvEncoder",
+    "GatedConvDecoder",
+    "GatedConvEncoder",
+    "GatedMLPDecoder",
+    "GatedMLPEncoder",
+    "LocatelloDecoder",
+    "LocatelloEncoder",
+    "MLPDecoder",
+    "MLPEncoder",
+    "ResNetDecoder",
+    "ResNetEncoder",
+    "output_range",
+]

@@ -2,9 +2,10 @@
 
 import math
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "init_normal", "output_range"]
+__all__ = ["ACTIVATIONS", "channels_last", "init_normal", "lay_out", "output_range"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU}
 
@@ -48,3 +49,21 @@ def output_range(module: nn.Module) -> tuple[float, float]:
         last = next((layer for layer in reversed(module) if not isinstance(layer, _SHAPE_ONLY)), None)
         return output_range(last) if last is not None else (-math.inf, math.inf)
     return _RANGES.get(type(module), (-math.inf, math.inf))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, H, W) with its channels last in memory: the same numbers, and faster convolutions on CPUs and on GPUs.
+
+    Said by permutations, because :func:`torch.func.vmap` knows no memory formats.
+    """
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def lay_out(network: nn.Module) -> None:
+    """Put the weights of convolutions channels last, as :func:`channels_last` does their input."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for weight in network.parameters():
+        # One channel or one pixel lies in memory alike in either layout; gradients then come in the plain one, and
+        # several processes want the weight's strides to be the same.
+        if weight.is_contiguous():
+            weight.data = weight.data.clone(memory_format=torch.contiguous_format)

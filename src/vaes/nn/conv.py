@@ -6,19 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaes.nn.blocks import init_normal
+from vaes.nn.blocks import channels_last, init_normal, lay_out
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
 Norm = Literal["batch", "none"]
-
-LAYOUT = torch.channels_last
-"""How weights and activations lie in memory: the same numbers, and faster convolutions on CPUs and on GPUs."""
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """``x.contiguous(memory_format=LAYOUT)``, said so that vmap understands it."""
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 class Stage(NamedTuple):
@@ -65,7 +57,7 @@ class _ToPlane(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         # Output row 2 m - 1 + p reads the rows m - 1 and m through the taps 2 + p and p.
         taps = self.weight.unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)  # (C, C', row, p, column, q)
-        kernel = _channels_last(taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2))
+        kernel = channels_last(taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2))
         bias = None if self.bias is None else self.bias.repeat_interleave(4)
         return F.pixel_shuffle(F.conv2d(input, kernel, bias, padding=1), 2)[:, :, 1:-1, 1:-1]
 
@@ -107,15 +99,6 @@ class _FromPixel(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         y = (input.flatten(1) @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
         return y if self.bias is None else y + self.bias[:, None, None]
-
-
-def _lay_out(network: nn.Module) -> None:
-    network.to(memory_format=LAYOUT)  # type: ignore[call-overload]
-    for weight in network.parameters():
-        # One channel or one pixel lies in memory alike in either layout; gradients then come in the plain one, and
-        # several processes want the weight's strides to be the same.
-        if weight.is_contiguous():
-            weight.data = weight.data.clone(memory_format=torch.contiguous_format)
 
 
 class ConvEncoder(nn.Module):
@@ -163,11 +146,11 @@ class ConvEncoder(nn.Module):
         )
         if norm == "batch":
             init_normal(self)
-        _lay_out(self)
+        lay_out(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, sum of heads), the heads one after the other."""
-        h = self.trunk(_channels_last(x))
+        h = self.trunk(channels_last(x))
         return torch.cat([head(h) for head in self.heads], dim=1)
 
 
@@ -211,7 +194,7 @@ class ConvDecoder(nn.Module):
         self.net = nn.Sequential(*layers, _transposed(stages[0], channels, bias=True))
         if norm == "batch":
             init_normal(self)
-        _lay_out(self)
+        lay_out(self)
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, z_dim) -> (B, C', H, W)."""
