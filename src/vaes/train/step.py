@@ -57,7 +57,8 @@ def advance(
     state.bad_step = torch.where((state.bad_step < 0) & bad, step, state.bad_step)
     if settings.clip_grad is not None:
         for player in (state.model, *state.objective.terms.values()):  # a critic's gradient shortens no one else's
-            nn.utils.clip_grad_norm_(player.parameters(), settings.clip_grad)
+            if own := list(player.parameters()):
+                nn.utils.clip_grad_norm_(own, settings.clip_grad)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     if state.average is not None:
