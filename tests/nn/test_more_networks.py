@@ -69,22 +69,22 @@ def test_a_residual_block_begins_as_the_identity_and_normalises_before_it_convol
 
 
 def test_images_do_not_see_each_other_under_group_norm() -> None:
-    encoder = ResNetEncoder((1, 9, 9), 3, 2, dim=4).double()
+    encoder = ResNetEncoder((1, 9, 9), (3, 3), dim=4).double()
     x = torch.randn(4, 1, 9, 9, dtype=torch.float64)
     torch.testing.assert_close(encoder(x)[1:2], encoder(x[1:2]))
 
 
 @pytest.mark.parametrize("kwargs", [{"dim": 0}, {"dim_mults": ()}, {"dim_mults": (1, 0)}, {"blocks": 0}])
 def test_senseless_sizes_are_refused(kwargs: dict) -> None:
-    for build in (lambda: ResNetEncoder((1, 8, 8), 2, 2, **kwargs), lambda: ResNetDecoder(2, (1, 8, 8), **kwargs)):
+    for build in (lambda: ResNetEncoder((1, 8, 8), (2, 2), **kwargs), lambda: ResNetDecoder(2, (1, 8, 8), **kwargs)):
         with pytest.raises(ValueError, match="must be positive"):
             build()
     with pytest.raises(ValueError, match="dim must be positive"):
-        GatedConvEncoder((1, 8, 8), 2, 2, dim=0)
+        GatedConvEncoder((1, 8, 8), (2, 2), dim=0)
 
 
 def test_the_disentanglement_library_s_networks_are_the_published_ones() -> None:
-    encoder, decoder = LocatelloEncoder((3, 64, 64), 10, 2), LocatelloDecoder(10, (3, 64, 64))
+    encoder, decoder = LocatelloEncoder((3, 64, 64), (10, 10)), LocatelloDecoder(10, (3, 64, 64))
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
     shapes = [tuple(layer.weight.shape) for layer in encoder.modules() if isinstance(layer, kinds)]
     convolutions = [(32, 3, 4, 4), (32, 32, 4, 4), (64, 32, 2, 2), (64, 64, 2, 2)]
@@ -94,7 +94,7 @@ def test_the_disentanglement_library_s_networks_are_the_published_ones() -> None
     assert encoder(torch.zeros(2, 3, 64, 64)).abs().max() == 0  # no bias, whatever the weights
     assert decoder(torch.randn(2, 10)).shape == (2, 3, 64, 64)
     assert LocatelloDecoder(10, (1, 64, 64))(torch.randn(2, 10)).shape == (2, 1, 64, 64)
-    for build in (lambda: LocatelloEncoder((1, 28, 28), 10, 2), lambda: LocatelloDecoder(10, (1, 64, 32))):
+    for build in (lambda: LocatelloEncoder((1, 28, 28), (10, 10)), lambda: LocatelloDecoder(10, (1, 64, 32))):
         with pytest.raises(ValueError, match=r"published network for 64x64, got .*use kind conv"):
             build()
 
@@ -110,7 +110,7 @@ def test_a_gate_multiplies_each_output_by_a_sigmoid_of_its_own() -> None:
 
 
 def test_the_gated_convolutions_are_the_published_ones() -> None:
-    encoder, decoder = GatedConvEncoder((1, 28, 28), 40, 2), GatedConvDecoder(40, (1, 28, 28))
+    encoder, decoder = GatedConvEncoder((1, 28, 28), (40, 40)), GatedConvDecoder(40, (1, 28, 28))
     convolutions = [(c.out_channels // 2, c.kernel_size[0], c.stride[0]) for c in encoder.trunk[:-1]]
     assert convolutions == [(32, 7, 1), (32, 3, 2), (64, 5, 1), (64, 3, 2), (6, 3, 1)]
     assert encoder.head.in_features == 294

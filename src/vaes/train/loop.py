@@ -297,7 +297,10 @@ class Training:
                     found["best"] = (state.best.step, self._numbers())
         elif state.best is not None:
             found["best"] = found["last"]
-        units = {"mse": "per pixel"} | {name: str(term.unit) for name, term in state.objective.terms.items()}
+        low, high = state.model.value_range
+        units = {"mse": f"per pixel in [{low:g}, {high:g}]"} | {
+            name: str(term.unit) for name, term in state.objective.terms.items()
+        }
         metrics = metrics_document(found, self.seed, units)
         if self.runtime.is_main:
             files.write_json(self.folder / "metrics.json", metrics)
