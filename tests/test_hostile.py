@@ -154,3 +154,25 @@ def test_a_backend_of_matplotlib_s_that_does_not_exist_is_none_of_ours(run: Path
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert list(Path("drawn").glob("*.png"))
+
+
+def test_a_run_folder_whose_name_is_no_text_is_a_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"r\xff\n")
+    assert cli.main(["train", "-e", name]) == 2
+    assert capsys.readouterr().err == (
+        "error: r\\xff\\x0a: a path with bytes that are no UTF-8; give another with -e, or rename it\n"
+    )
+    assert not Path(name).exists()
+    run.rename(name)
+    for command, status in (("sample", 0), ("compare", 0), ("evaluate", 2)):  # safetensors opens no such path
+        words = [name if word == "run" else word for word in COMMANDS[command]]
+        assert cli.main(words) == status
+        assert "not valid UTF-8" in (said := capsys.readouterr().err) or not status
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("key", ["model.z_dim", "train.n_steps", "train.batch_size", "seed", "model.network.hidden"])
+def test_a_whole_number_that_no_machine_holds_is_a_sentence(capsys: pytest.CaptureFixture[str], key: str) -> None:
+    value = f"[{10**400}]" if key.endswith("hidden") else str(10**400)
+    assert cli.main(["train", "-e", "never", "--model.network.kind=mlp", f"--{key}={value}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {key}: ")
