@@ -178,6 +178,7 @@ RAE = ("Ghosh et al. 2020", "https://arxiv.org/abs/1903.12436")
 TIGHTER = ("Rainforth et al. 2018", "https://arxiv.org/abs/1802.04537", no_weights)
 VAMP = ("Tomczak & Welling 2018", "https://arxiv.org/abs/1705.07120", elbo_weights)
 RAMP = {"kind": "linear", "start": 0.0, "stop": 25.0}
+COOLING = {"kind": "linear", "start": 1.0, "stop": 0.5}
 
 METHODS: dict[str, Method] = {
     "ae": Method(
@@ -349,6 +350,48 @@ METHODS: dict[str, Method] = {
         elbo_weights,
         "distortion + beta * rate, beta = 1, the Gaussian's scale at its optimum",
         defaults={"model": {"likelihood": {"kind": "gaussian", "scale": "optimal"}}},
+    ),
+    "iaf_vae": Method(
+        "VAE with inverse autoregressive flow",
+        "Kingma et al. 2016",
+        "https://arxiv.org/abs/1606.04934",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, the posterior carried on by 4 autoregressive steps",
+        defaults={"model": {"posterior": "iaf"}},
+    ),
+    "sylvester_vae": Method(
+        "Sylvester VAE",
+        "van den Berg et al. 2018",
+        "https://arxiv.org/abs/1803.05649",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, the posterior carried on by 4 Sylvester steps",
+        defaults={"model": {"posterior": "sylvester"}},
+    ),
+    "realnvp_vae": Method(
+        "VAE with a flow as prior",
+        "Dinh, Sohl-Dickstein & Bengio 2017",
+        "https://arxiv.org/abs/1605.08803",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, under a prior of 6 coupling steps that is learned",
+        defaults={"model": {"prior": "realnvp"}},
+    ),
+    "hyperspherical_vae": Method(
+        "Hyperspherical VAE",
+        "Davidson et al. 2018",
+        "https://arxiv.org/abs/1804.00891",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, codes on the unit sphere",
+        defaults={"model": {"posterior": "von_mises_fisher", "prior": "sphere"}},
+    ),
+    "categorical_vae": Method(
+        "VAE with Gumbel-softmax",
+        "Jang, Gu & Poole 2017",
+        "https://arxiv.org/abs/1611.01144",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, one-hot codes, relaxed in training at temperatures from 1 to 0.5",
+        defaults={
+            "model": {"posterior": {"kind": "relaxed_categorical", "temperature": COOLING}, "prior": "categorical"}
+        },
     ),
 }
 

@@ -46,11 +46,23 @@ LIKELIHOODS: Mapping[str, Callable[..., likelihoods.Likelihood]] = {
 POSTERIORS: dict[str, Callable[..., posteriors.Posterior]] = {
     "full_covariance": posteriors.FullCovariance,
     "gaussian": posteriors.Gaussian,
+    "householder": posteriors.Householder,
+    "iaf": posteriors.IAF,
+    "joint": posteriors.Joint,
+    "planar": posteriors.Planar,
     "point": posteriors.Point,
+    "relaxed_categorical": posteriors.RelaxedCategorical,
+    "sylvester": posteriors.Sylvester,
+    "von_mises_fisher": posteriors.VonMisesFisher,
 }
 
 PRIORS: dict[str, Callable[..., priors.Prior]] = {
+    "categorical": priors.Categorical,
+    "joint": priors.Joint,
+    "maf": priors.MAF,
     "mixture": priors.Mixture,
+    "realnvp": priors.RealNVP,
+    "sphere": priors.Sphere,
     "standard_normal": priors.StandardNormal,
     "vamp": priors.Vamp,
 }
