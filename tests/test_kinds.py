@@ -13,6 +13,8 @@ from vaes.config import load
 from vaes.config.build import build_model
 from vaes.errors import UserError
 from vaes.model import VAE, evaluation
+from vaes.objectives import ELBO, Context, Drawn, Objective
+from vaes.objectives.terms import JointCapacity
 from vaes.posteriors import Latent, Posterior
 from vaes.priors import Prior
 
@@ -112,7 +114,7 @@ def test_draws_are_corners_in_evaluation_and_relaxed_at_the_temperature_of_the_s
     cold = posterior(h, eps, {"temperature": 1e-5}).z.detach()
     for part in classes.split(variables, -1):
         torch.testing.assert_close(part.sum(-1), torch.ones(5, 4, dtype=torch.float64))
-        assert 0.01 < (1 - part.amax(-1)).amax()
+        assert (1 - part.amax(-1)).amax() > 0.01
     assert torch.autograd.grad(classes.square().sum(), h)[0].abs().sum() > 0
     corners = model.eval().posterior(h, eps).z.detach()
     torch.testing.assert_close(corners, cold, atol=1e-6, rtol=0)
@@ -177,3 +179,21 @@ def test_parts_that_do_not_go_together_are_refused_in_a_line(
     line = str(caught.value)
     assert "\n" not in line
     assert all(name in line for name in named), line
+
+
+def test_capacities_of_a_joint_code_are_of_its_halves() -> None:
+    posterior, prior = posteriors.Joint((7,), classes=(2, 3)), priors.Joint(7, classes=(2, 3))
+    model, h = vae(posterior, prior), randn(4, posterior.outputs((7,)))
+    trace = model.trace(randn(4, 1, 2, 2), drawn(posterior, (7,), h, 2))
+    gaussian, two, three = h.split((4, 2, 3), 1)
+    numbers = priors.StandardNormal(2).kl(posteriors.Gaussian()(gaussian, randn(1, 4, 2))).sum(-1)
+    classes = sum(math.log(x.shape[1]) - torch.distributions.Categorical(logits=x).entropy() for x in (two, three))
+    found = JointCapacity(numbers=0.3, classes=9.0)(trace, Drawn(trace.z[0]), Context({}, own={"numbers": 1.5}))
+    torch.testing.assert_close(found, (numbers.mean() - 1.5).abs() + (classes.mean() - 9).abs())
+    with pytest.raises(ValueError, match="needs gaussian, logits"):
+        Objective(vae(posteriors.Gaussian(), priors.StandardNormal(2)), ELBO(), {"joint_capacity": JointCapacity()})
+
+
+def test_a_row_may_say_how_large_a_code_is() -> None:
+    assert load({"method": "joint_vae"}).model["z_dim"] == 20
+    assert load({"method": "joint_vae", "model": {"z_dim": 5}}).model["z_dim"] == 5

@@ -81,6 +81,7 @@ TERMS: dict[str, Callable[..., objectives.Term]] = {
     "dip": objectives.terms.DIP,
     "free_bits": objectives.terms.FreeBits,
     "gradient_penalty": objectives.terms.GradientPenalty,
+    "joint_capacity": objectives.terms.JointCapacity,
     "latent_norm": objectives.terms.LatentNorm,
     "mmd": objectives.terms.MMD,
     "mutual_information": objectives.terms.MutualInformation,
