@@ -12,6 +12,8 @@ from vaes import likelihoods, posteriors, priors
 from vaes.config import load
 from vaes.config.build import build_model
 from vaes.errors import UserError
+from vaes.evaluate import NotApplicable
+from vaes.evaluate.annealed import annealed
 from vaes.model import VAE, evaluation
 from vaes.objectives import ELBO, Context, Drawn, Objective
 from vaes.objectives.terms import JointCapacity
@@ -187,7 +189,9 @@ def test_capacities_of_a_joint_code_are_of_its_halves() -> None:
     trace = model.trace(randn(4, 1, 2, 2), drawn(posterior, (7,), h, 2))
     gaussian, two, three = h.split((4, 2, 3), 1)
     numbers = priors.StandardNormal(2).kl(posteriors.Gaussian()(gaussian, randn(1, 4, 2))).sum(-1)
-    classes = sum(math.log(x.shape[1]) - torch.distributions.Categorical(logits=x).entropy() for x in (two, three))
+    each = [math.log(x.shape[1]) - torch.distributions.Categorical(logits=x).entropy() for x in (two, three)]
+    classes = sum(each)
+    torch.testing.assert_close(trace.kl[:, 2:], torch.stack([each[0] / 2] * 2 + [each[1] / 3] * 3, 1))
     found = JointCapacity(numbers=0.3, classes=9.0)(trace, Drawn(trace.z[0]), Context({}, own={"numbers": 1.5}))
     torch.testing.assert_close(found, (numbers.mean() - 1.5).abs() + (classes.mean() - 9).abs())
     with pytest.raises(ValueError, match="needs gaussian, logits"):
@@ -197,3 +201,8 @@ def test_capacities_of_a_joint_code_are_of_its_halves() -> None:
 def test_a_row_may_say_how_large_a_code_is() -> None:
     assert load({"method": "joint_vae"}).model["z_dim"] == 20
     assert load({"method": "joint_vae", "model": {"z_dim": 5}}).model["z_dim"] == 5
+
+
+def test_annealed_sampling_is_refused_where_codes_do_not_fill_the_space() -> None:
+    with pytest.raises(NotApplicable, match="codes are unit vectors"):
+        annealed(vae(posteriors.VonMisesFisher(), priors.Sphere(3)), randn(2, 1, 2, 2), steps=2, chains=2)
