@@ -98,6 +98,16 @@ def capacity_weights(pixels: int, *, gamma: Scheduled = 1000.0) -> dict[str, flo
     return {"rate": 0.0, "capacity": _not_negative("gamma", gamma)}
 
 
+def joint_weights(pixels: int, *, gamma: Scheduled = 30.0) -> dict[str, float]:
+    """``gamma`` weighs the two capacities, in place of the rate.
+
+    Args:
+        pixels: C * H * W.
+        gamma: nats of loss for a nat of rate beside a target.
+    """
+    return {"rate": 0.0, "joint_capacity": _not_negative("gamma", gamma)}
+
+
 def tc_weights(pixels: int, *, beta: Scheduled = 6.0) -> dict[str, float]:
     """``beta`` weighs the total correlation, of which the rate holds one already.
 
@@ -178,6 +188,8 @@ RAE = ("Ghosh et al. 2020", "https://arxiv.org/abs/1903.12436")
 TIGHTER = ("Rainforth et al. 2018", "https://arxiv.org/abs/1802.04537", no_weights)
 VAMP = ("Tomczak & Welling 2018", "https://arxiv.org/abs/1705.07120", elbo_weights)
 RAMP = {"kind": "linear", "start": 0.0, "stop": 25.0}
+FIVE = {"kind": "linear", "start": 0.0, "stop": 5.0}
+COOLING = {"kind": "linear", "start": 1.0, "stop": 0.5}
 
 METHODS: dict[str, Method] = {
     "ae": Method(
@@ -357,6 +369,61 @@ METHODS: dict[str, Method] = {
         elbo_weights,
         "distortion + beta * rate, beta = 1, pixels by Student's t with 5 degrees of freedom",
         defaults={"model": {"likelihood": "student_t"}},
+    ),
+    "iaf_vae": Method(
+        "VAE with inverse autoregressive flow",
+        "Kingma et al. 2016",
+        "https://arxiv.org/abs/1606.04934",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, the posterior carried on by 4 autoregressive steps",
+        defaults={"model": {"posterior": "iaf"}},
+    ),
+    "sylvester_vae": Method(
+        "Sylvester VAE",
+        "van den Berg et al. 2018",
+        "https://arxiv.org/abs/1803.05649",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, the posterior carried on by 4 Sylvester steps",
+        defaults={"model": {"posterior": "sylvester"}},
+    ),
+    "realnvp_vae": Method(
+        "VAE with a flow as prior",
+        "Dinh, Sohl-Dickstein & Bengio 2017",
+        "https://arxiv.org/abs/1605.08803",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, under a prior of 6 coupling steps that is learned",
+        defaults={"model": {"prior": "realnvp"}},
+    ),
+    "hyperspherical_vae": Method(
+        "Hyperspherical VAE",
+        "Davidson et al. 2018",
+        "https://arxiv.org/abs/1804.00891",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, codes on the unit sphere",
+        defaults={"model": {"posterior": "von_mises_fisher", "prior": "sphere"}},
+    ),
+    "categorical_vae": Method(
+        "VAE with Gumbel-softmax",
+        "Jang, Gu & Poole 2017",
+        "https://arxiv.org/abs/1611.01144",
+        elbo_weights,
+        "distortion + beta * rate, beta = 1, one-hot codes, relaxed in training at temperatures from 1 to 0.5",
+        defaults={
+            "model": {"posterior": {"kind": "relaxed_categorical", "temperature": COOLING}, "prior": "categorical"}
+        },
+    ),
+    "joint_vae": Method(
+        "JointVAE",
+        "Dupont 2018",
+        "https://arxiv.org/abs/1804.00104",
+        joint_weights,
+        "distortion + gamma * (|rate of 10 numbers - target| + |rate of 10 classes - target|), gamma = 30, targets "
+        "from 0 to 5 nats",
+        terms=("joint_capacity",),
+        defaults={
+            "model": {"z_dim": 20, "posterior": "joint", "prior": "joint"},
+            "objective": {"joint_capacity": {"numbers": FIVE, "classes": FIVE}},
+        },
     ),
 }
 

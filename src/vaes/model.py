@@ -75,6 +75,12 @@ class VAE(nn.Module):
         misfit = likelihood.misfit(output_range(decoder), self.value_range)
         if misfit:
             raise ValueError(misfit)
+        given, wanted = posterior.support(prior.z_shape), prior.support
+        if given != wanted:
+            raise ValueError(
+                f"the prior {type(prior).__name__} is over {wanted}, the posterior {type(posterior).__name__} gives "
+                f"{given}: use the posterior {prior.partner} or the prior {posterior.partner}"
+            )
         missing = sorted(prior.needs - posterior.gives)
         if missing:
             raise ValueError(

@@ -356,7 +356,7 @@ def test_walks_need_no_images_and_begin_at_the_mean_of_the_prior_or_a_given_code
     assert torch.equal(rows[2, 0], to_uint8(torch.tensor([1.0, 2, -3]), model.value_range))
     assert said["caption"].startswith("all start from the first of 2 given codes;")
     traverse(model, SMALL)
-    assert "all start from the prior's mean;" in said["caption"]
+    assert "all start from the prior's centre;" in said["caption"]
     assert "sorting them by their KL takes images" in said["caption"]
 
 

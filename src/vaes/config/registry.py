@@ -50,11 +50,23 @@ LIKELIHOODS: Mapping[str, Callable[..., likelihoods.Likelihood]] = {
 POSTERIORS: dict[str, Callable[..., posteriors.Posterior]] = {
     "full_covariance": posteriors.FullCovariance,
     "gaussian": posteriors.Gaussian,
+    "householder": posteriors.Householder,
+    "iaf": posteriors.IAF,
+    "joint": posteriors.Joint,
+    "planar": posteriors.Planar,
     "point": posteriors.Point,
+    "relaxed_categorical": posteriors.RelaxedCategorical,
+    "sylvester": posteriors.Sylvester,
+    "von_mises_fisher": posteriors.VonMisesFisher,
 }
 
 PRIORS: dict[str, Callable[..., priors.Prior]] = {
+    "categorical": priors.Categorical,
+    "joint": priors.Joint,
+    "maf": priors.MAF,
     "mixture": priors.Mixture,
+    "realnvp": priors.RealNVP,
+    "sphere": priors.Sphere,
     "standard_normal": priors.StandardNormal,
     "vamp": priors.Vamp,
 }
@@ -73,6 +85,7 @@ TERMS: dict[str, Callable[..., objectives.Term]] = {
     "dip": objectives.terms.DIP,
     "free_bits": objectives.terms.FreeBits,
     "gradient_penalty": objectives.terms.GradientPenalty,
+    "joint_capacity": objectives.terms.JointCapacity,
     "latent_norm": objectives.terms.LatentNorm,
     "mmd": objectives.terms.MMD,
     "mutual_information": objectives.terms.MutualInformation,

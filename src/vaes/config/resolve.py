@@ -175,7 +175,9 @@ def _model(method: str, values: object) -> dict[str, Any]:
     parts = {"network": _part("model.network", given.pop("network", {}), networks)}
     for name, registry in PARTS.items():
         parts[name] = _part(f"model.{name}", given.pop(name, {}), registry, default_part(method, name))
-    return {**parts, **validate("model", model_options, given)}
+    said = METHODS[method].defaults.get("model", {})
+    own = {name: said[name] for name in keys(model_options) if name in said}
+    return {**parts, **validate("model", model_options, {**own, **given})}
 
 
 def _objective(method: str, values: object) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vaes.evaluate.likelihood import Draws, LogMean, log_mean
 from vaes.evaluate.record import NotApplicable
 from vaes.functional import log_normal
 from vaes.model import VAE
+from vaes.posteriors import REAL
 from vaes.randomness import Draw
 
 __all__ = ["Annealing", "annealed", "sigmoid_schedule"]
@@ -118,6 +119,9 @@ def sigmoid_schedule(steps: int, delta: float = 4.0) -> Tensor:
 
 
 def _path(model: VAE, x: Tensor, start: str) -> _Path:
+    if model.prior.support != REAL:
+        raise NotApplicable(f"codes are {model.prior.support}, and Hamiltonian Monte Carlo moves through all of R^D")
+
     def joint(z: Tensor) -> Tensor:
         y = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
         return model.likelihood.log_prob(y, x) + model.log_prior(z)

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from vaes.randomness import Draw
 
-__all__ = ["Latent", "Posterior"]
+__all__ = ["REAL", "Latent", "Posterior"]
+
+REAL = "real vectors"
+"""The support of most parts: all of R^D."""
 
 
 class Latent(NamedTuple):
@@ -29,7 +32,10 @@ class Posterior(nn.Module, abc.ABC):
     """
 
     gives: frozenset[str]
-    """Which optional fields of :class:`vaes.model.Trace` it fills; ``log_q_stopped`` where it has :meth:`log_prob`."""
+    """Which optional fields of :class:`vaes.model.Trace` it fills, and names in its ``aux``; ``log_q_stopped`` where it
+    has :meth:`log_prob`."""
+    partner: str = "standard_normal"
+    """The kind of prior that it is made for, to be named where another does not fit."""
 
     @abc.abstractmethod
     def outputs(self, z_shape: tuple[int, ...]) -> int:
@@ -38,6 +44,10 @@ class Posterior(nn.Module, abc.ABC):
     def heads(self, z_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The outputs by what they mean, for networks that have a head for each."""
         return (self.outputs(z_shape),)
+
+    def support(self, z_shape: tuple[int, ...]) -> str:
+        """What its codes are, in words. Densities are compared only where the prior says the same."""
+        return REAL
 
     def noise(self, z_shape: tuple[int, ...]) -> Draw:
         """What noise a sample of an image takes."""

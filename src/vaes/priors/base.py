@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from vaes.posteriors import Latent
+from vaes.posteriors import REAL, Latent
 from vaes.randomness import Draw
 
 __all__ = ["Encode", "Prior"]
@@ -25,6 +25,8 @@ class Prior(nn.Module, abc.ABC):
     z_shape: tuple[int, ...]
     needs: frozenset[str] = frozenset()
     """Fields of :class:`vaes.posteriors.Latent` that must not be None."""
+    partner: str = "gaussian"
+    """The kind of posterior that it is made for, to be named where another does not fit."""
 
     def __init__(self, z_shape: int | tuple[int, ...]) -> None:
         super().__init__()
@@ -36,6 +38,11 @@ class Prior(nn.Module, abc.ABC):
     def z_dim(self) -> int:
         """How many numbers a code is."""
         return math.prod(self.z_shape)
+
+    @property
+    def support(self) -> str:
+        """What its codes are, in words, as :meth:`vaes.posteriors.Posterior.support` says it."""
+        return REAL
 
     @property
     def noise(self) -> Draw:
@@ -52,8 +59,11 @@ class Prior(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def centre(self, encode: Encode | None = None) -> Tensor:
-        """The prior's mean (Z...)."""
+        """A central code (Z...): the prior's mean, where that is known and a code."""
 
     def kl(self, latent: Latent) -> Tensor | None:
-        """KL(q(z|x) || p) per dimension (B, Z...) in nats, or None where it has no closed form."""
+        """KL(q(z|x) || p) per dimension (B, Z...) in nats, or None where it has no closed form.
+
+        Dimensions that have no KL of their own, such as those of a direction, share theirs evenly.
+        """
         return None

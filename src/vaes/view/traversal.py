@@ -41,7 +41,7 @@ class _Start(NamedTuple):
 def traverse(model: VAE, options: Options, images: ImageSet | None = None, caption: str = "") -> Picture:
     """One dimension walked over [-R, R] from n_samples codes, or every dimension from one code.
 
-    The codes are those of the options, or else of the images, or else the prior's mean and, for one dimension, draws
+    The codes are those of the options, or else of the images, or else the prior's centre and, for one dimension, draws
     from the prior. All dimensions come sorted by their KL averaged over the images (by the variance of their codes
     where the KL has no closed form), the 32 that carry most; without images they come by number.
 
@@ -136,7 +136,7 @@ def _start(model: VAE, options: Options, images: ImageSet | None, count: int) ->
     codes = prior_codes(model, count, options.seed)
     codes[0] = model.prior.centre(model.encode).cpu()
     draws = f" (the first) and draws from the prior (seed {options.seed})" if count > 1 else ""
-    return _Start(codes, f"the prior's mean{draws}")
+    return _Start(codes, f"the prior's centre{draws}")
 
 
 def _values(options: Options) -> Tensor:

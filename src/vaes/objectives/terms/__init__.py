@@ -6,7 +6,7 @@ from vaes.objectives.terms.critics import PriorCritic, TotalCorrelationCritic
 from vaes.objectives.terms.discrepancy import MMD, SlicedWasserstein
 from vaes.objectives.terms.moments import DIP
 from vaes.objectives.terms.norms import GradientPenalty, LatentNorm
-from vaes.objectives.terms.rate import Capacity, FreeBits
+from vaes.objectives.terms.rate import Capacity, FreeBits, JointCapacity
 
 __all__ = [
     "DIP",
@@ -14,6 +14,7 @@ __all__ = [
     "Capacity",
     "FreeBits",
     "GradientPenalty",
+    "JointCapacity",
     "LatentNorm",
     "MutualInformation",
     "PriorCritic",

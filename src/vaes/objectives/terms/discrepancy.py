@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vaes import functional as F
+from vaes.estimators import sliced_wasserstein
 from vaes.model import Trace
 from vaes.objectives.context import Context, Drawn
 from vaes.objectives.terms.base import Term
@@ -79,6 +80,5 @@ class SlicedWasserstein(Term):
     def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
         """A scalar; over K importance samples, the mean."""
         assert drawn.noise is not None
-        lines = torch.nn.functional.normalize(drawn.noise, dim=1).T
-        of_prior = (drawn.prior_z.flatten(1) @ lines).sort(0).values
-        return ((trace.z.flatten(2) @ lines).sort(1).values - of_prior).square().mean()
+        prior_z = drawn.prior_z.flatten(1)
+        return torch.stack([sliced_wasserstein(z, prior_z, drawn.noise) for z in trace.z.flatten(2)]).mean()

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from vaes.estimators import dip_penalties, latent_covariance
 from vaes.model import Trace
 from vaes.objectives.context import Context, Drawn
 from vaes.objectives.terms.base import Term
@@ -19,7 +19,7 @@ class DIP(Term):
 
     Kumar, Sattigeri & Balakrishnan, Variational Inference of Disentangled Latent Concepts from Unlabeled
     Observations, 2018, https://arxiv.org/abs/1711.00848, equations 6 (I) and 7 (II). C is over the batch, divided by
-    B.
+    B - 1.
 
     Args:
         covariance: of the ``mean`` codes (DIP-VAE-I), or of ``samples``, E Var[z|x] + Cov E[z|x] (DIP-VAE-II).
@@ -39,11 +39,6 @@ class DIP(Term):
         """A scalar."""
         assert trace.mean is not None
         assert trace.logvar is not None
-        mean = trace.mean.flatten(1)
-        centred = mean - mean.mean(0)
-        covariance = centred.T @ centred / len(mean)
-        variances = covariance.diagonal()
-        off = covariance.square().sum() - variances.square().sum()
-        if self.covariance == "samples":
-            variances = variances + torch.exp(trace.logvar.flatten(1)).mean(0)
-        return off + self.diagonal * (variances - 1).square().sum()
+        logvar = trace.logvar.flatten(1) if self.covariance == "samples" else None
+        off, diagonal = dip_penalties(latent_covariance(trace.mean.flatten(1), logvar))
+        return off + self.diagonal * diagonal

@@ -2,12 +2,13 @@
 
 from torch import Tensor, nn
 
+from vaes.estimators import capacity
 from vaes.model import Trace
 from vaes.objectives.context import Context, Drawn
 from vaes.objectives.terms.base import Term
 from vaes.schedules import Scheduled
 
-__all__ = ["Capacity", "FreeBits"]
+__all__ = ["Capacity", "FreeBits", "JointCapacity"]
 
 
 class Capacity(Term):
@@ -32,7 +33,38 @@ class Capacity(Term):
     def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
         """A scalar, in nats per image."""
         assert trace.rate is not None
-        return (trace.rate.mean() - context.own.get("target", self.target)).abs()
+        return capacity(trace.rate, context.own.get("target", self.target))
+
+
+class JointCapacity(Term):
+    """``|rate of the numbers - numbers| + |rate of the classes - classes|``: a capacity for each half of a joint code.
+
+    Dupont, Learning Disentangled Joint Continuous and Discrete Representations, 2018,
+    https://arxiv.org/abs/1804.00104, equation 7. The rate's own weight is to be 0. Classes hold ``sum log C`` nats at
+    most; a higher target pulls as that one does.
+
+    Args:
+        numbers: the capacity of the Gaussian, nats per image.
+        classes: the capacity of the categoricals, nats per image.
+    """
+
+    needs = frozenset({"kl", "gaussian", "logits"})
+    compares = False
+
+    def __init__(self, *, numbers: Scheduled = 5.0, classes: Scheduled = 5.0) -> None:
+        super().__init__()
+        if min(numbers, classes) < 0:
+            raise ValueError(f"numbers and classes must be 0 or more, got {numbers} and {classes}")
+        self.numbers, self.classes = numbers, classes
+
+    def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
+        """A scalar, in nats per image."""
+        assert trace.kl is not None
+        size = trace.aux["logits"].shape[-1]
+        numbers, classes = trace.kl[:, :-size].sum(-1), trace.kl[:, -size:].sum(-1)
+        return capacity(numbers, context.own.get("numbers", self.numbers)) + capacity(
+            classes, context.own.get("classes", self.classes)
+        )
 
 
 class FreeBits(Term):
