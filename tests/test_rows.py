@@ -12,7 +12,7 @@ from vaes import Experiment, evaluate
 from vaes.config import DEFAULTS, build_model, build_objective, build_settings, load, parse
 from vaes.data import Splits, arrays
 from vaes.errors import UserError
-from vaes.evaluate import Budget, Metric
+from vaes.evaluate import Budget, Metric, passes
 from vaes.methods import METHODS
 from vaes.train.listeners import Listener
 
@@ -63,6 +63,9 @@ def test_a_row_trains_resumes_samples_and_is_evaluated(method: str, tmp_path: Pa
     assert _moments(whole) == _moments(resumed)
 
     assert run.sample(5).isfinite().all()
+    alone, together = (passes.draw_samples(run.model, 5, size, 0).means.int() for size in (1, 5))
+    assert len(alone) == 5
+    assert (alone - together).abs().max() <= 1  # the order of sums differs
     metrics = evaluate.evaluate(run.model, images(), only=["likelihood", "reconstruction"], budget=BUDGET)
     found = {metric.name for metric in metrics if isinstance(metric, Metric)}
     assert ("elbo" in found) == ("log_q" in run.model.posterior.gives)

@@ -265,7 +265,7 @@ def hold_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 
 def _not_whole(path: Path, error: Exception) -> UserError:
-    why = getattr(error, "strerror", None) or error
+    why = getattr(error, "strerror", None) or _why(error)
     return UserError(f"{path}: not a whole safetensors file ({why}); pickled weights are never read")
 
 

@@ -110,7 +110,7 @@ def draw_samples(
     of_pixels = np.random.default_rng((seed, 0, 2))
     means, pictures = [], []
     for part in batches(torch.arange(n), batch_size, "sampling", progress):
-        y = to_float32(model.decoder(model.prior.sample(noise[part].to(like))))
+        y = to_float32(model.decoder(model.sample_codes(noise[part].to(like))))
         mean = model.likelihood.mean(y)
         if not mean.isfinite().all():
             raise NotApplicable("the model decodes to NaN or infinity")
