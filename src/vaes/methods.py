@@ -422,7 +422,7 @@ METHODS: dict[str, Method] = {
         terms=("joint_capacity",),
         defaults={
             "model": {"z_dim": 20, "posterior": "joint", "prior": "joint"},
-            "objective": {"joint_capacity": {"numbers": FIVE, "classes": FIVE}},
+            "objective": {"joint_capacity": {"numbers": dict(FIVE), "classes": dict(FIVE)}},
         },
     ),
 }

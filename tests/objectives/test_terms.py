@@ -9,6 +9,7 @@ from torch.distributions import Normal
 
 from vaes import functional as F
 from vaes import posteriors
+from vaes.estimators import stratified_log_weights, weighted_log_weights
 from vaes.model import Trace
 from vaes.objectives import Context, Drawn
 from vaes.objectives.terms import (
@@ -21,7 +22,6 @@ from vaes.objectives.terms import (
     SlicedWasserstein,
     TotalCorrelation,
 )
-from vaes.objectives.terms.correlation import log_shares
 
 NONE = Drawn(torch.zeros(0))
 
@@ -64,10 +64,10 @@ def test_the_stratified_shares_are_unbiased_over_all_batches() -> None:
     n, values = 5, randn(5).exp()
     found = []
     for others in itertools.permutations(range(1, n), 2):
-        shares = log_shares("stratified", 3, n, values).exp()[0]
+        shares = stratified_log_weights(3, n).to(values).exp()[0]
         found.append((shares * values[[0, *others]]).sum())
     torch.testing.assert_close(torch.stack(found).mean(), values.mean())
-    assert log_shares("weighted", 3, n, values).exp().sum(1) == pytest.approx([1 / n] * 3)
+    assert weighted_log_weights(3, n).exp().sum(1) == pytest.approx([1 / n] * 3)
 
 
 def test_the_number_of_images_is_wanted() -> None:
