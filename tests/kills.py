@@ -1,9 +1,9 @@
 """Kill a training, an evaluation or a drawing at each of its changes to the disk, and see whether all is well after.
 
 ``python tests/kills.py FOLDER [--every N]`` kills before and after every N-th call of rename, replace, fsync, unlink,
-rmdir and mkdir, lets the same command be given again, and compares what is left with what an undisturbed one leaves,
-byte for byte. It prints a line of JSON for each scene. Processes are forked after the imports, so that a kill costs a
-fraction of a second and hits the work, not the start.
+rmdir and mkdir, and of a training's validation, lines and pictures; lets the same command be given again; and compares
+what is left with what an undisturbed one leaves, byte for byte. It prints a line of JSON for each scene. Processes are
+forked after the imports, so that a kill costs a fraction of a second and hits the work, not the start.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ACCELERATE_USE_CPU"] = "1"
@@ -25,9 +26,16 @@ from parts import small_vae  # noqa: F401 - the library, warm
 import vaes.evaluate.runner
 import vaes.view
 from vaes import Experiment, load
-from vaes.train import checkpoint
+from vaes.train import checkpoint, loop, record
 
-CALLS = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir")
+PLACES: tuple[tuple[Any, str], ...] = (
+    *((os, name) for name in ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir")),
+    (loop.Training, "validate"),
+    (record.Record, "metrics"),
+    (record.Record, "picture"),
+)
+"""What is killed before and after: changes to the disk, and what lies between them in a training."""
+
 EXPERIMENT = {
     "data": {"kind": "digits", "image_size": 8},
     "model": {"network": {"kind": "mlp", "hidden": [4]}, "likelihood": "bernoulli"},
@@ -68,15 +76,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_file() and not name.startswith(("tensorboard", "history.jsonl", ".lock", ".evaluation.lock")):
+        if path.is_file() and not name.startswith(
+            ("tensorboard", "history.jsonl", ".lock", ".evaluation.lock", "pictures/.pictures.lock")
+        ):
             found[name] = path.read_bytes()
     return found
 
 
 def armed(at: int, after: bool, count: Callable[[], int]) -> None:
     """Kill this process at its call number ``at``, before or after it is made."""
-    for name in CALLS:
-        real = getattr(os, name)
+    for owner, name in PLACES:
+        real = getattr(owner, name)
 
         def call(*arguments: object, real: Callable[..., object] = real, **options: object) -> object:
             mine = count() == at
@@ -88,7 +98,7 @@ def armed(at: int, after: bool, count: Callable[[], int]) -> None:
                 if mine:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        setattr(os, name, call)
+        setattr(owner, name, call)
 
 
 def forked(work: Callable[[], None]) -> tuple[int, int]:

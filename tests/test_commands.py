@@ -83,7 +83,7 @@ def test_sample_under_python_and_accelerate_launch(work: Path, tmp_path: Path) -
     ):
         done = run(*launcher, "sample.py", *options, "--save_dir", tmp_path / name, cwd=work)
         assert done.returncode == 0, done.stderr
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    names = sorted(path.name for path in (tmp_path / "a").glob("[!.]*"))
     assert names == ["sample-000.png", "sample-001.png", "sample-002.png", "sample-sheet.png"]
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -260,7 +260,7 @@ def test_codes_come_from_regular_files_of_a_known_kind(tmp_path):
         with pytest.raises(UserError):
             read_codes(tmp_path / name)
     (tmp_path / "link.csv").symlink_to("/dev/zero")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="is no regular file"):
         read_codes(tmp_path / "link.csv")
     path = tmp_path / "more.csv"
     path.write_text('\ufeffpath,z1,z0,z10x,zz\n\n"a\nb",2,1,x,y\n\n', encoding="utf-8")

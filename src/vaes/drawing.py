@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from vaes.errors import UserError
+
 __all__ = ["plain_style"]
 
 
@@ -16,6 +18,8 @@ def _import() -> None:
     wanted = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib
+    except (OSError, ValueError) as error:  # damage that it does not pass over
+        raise UserError(f"matplotlibrc: matplotlib cannot read its settings ({error}); mend or remove it") from None
     finally:
         if wanted is not None:
             os.environ["MPLBACKEND"] = wanted

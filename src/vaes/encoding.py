@@ -194,8 +194,9 @@ def check_output(path: Path) -> None:
         raise UserError(f"{path}: codes are written as {', '.join(_WRITERS)}; give a name that ends in one of them")
     if path.suffix.lower() == ".parquet":
         _refuse_without_pyarrow(path)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; give the name of a file")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise UserError(f"{path}: is {what}; give the name of a file")
     files.refuse_unwritable(path.parent)
     try:
         path.with_name(f".{path.name}.{os.getpid()}.tmp").lstat()  # as write_atomic calls it for a while
@@ -290,7 +291,7 @@ def read_codes(path: Path) -> Tensor:
     if kind not in _READERS:
         raise UserError(f"{path}: codes are read from {', '.join(_READERS)}")
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
+        raise UserError(f"{path}: {'is no regular file' if path.exists() else 'there is no such file'}")
     if path.stat().st_size > available() // 8:
         raise UserError(f"{path}: of {path.stat().st_size:,} bytes, too large for the memory that is free")
     try:

@@ -2,11 +2,13 @@
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +21,17 @@ import safetensors.torch
 from torch import Tensor
 
 from vaes.errors import UserError
+from vaes.memory import available
 
 __all__ = [
+    "MAX_JSON",
     "checksum",
+    "digest",
     "finite",
     "hold_tensors",
     "locked",
+    "open_regular",
+    "read_bytes",
     "read_tensors",
     "refuse_links",
     "refuse_unwritable",
@@ -38,6 +45,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+MAX_JSON = 100_000_000
+"""Bytes; a larger document or history of a run was not written by this program."""
 
 UMASK = os.umask(0)
 """What this process keeps from others in the files that it makes."""
@@ -107,6 +117,12 @@ def finite(document: Any) -> Any:
     return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
+def digest(document: Mapping[str, Any], without: str) -> str:
+    """SHA-256 of what a document says, but for the key ``without``, in whatever order and spacing it is written."""
+    text = json.dumps(finite({key: value for key, value in document.items() if key != without}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def refuse_links(folder: Path, names: Iterable[str], below: Iterable[str] = ()) -> None:
     """Refuse links among the ``names`` in a folder, and among all that lies in its folders ``below``: what is
     written or deleted there would be somebody else's.
@@ -140,6 +156,32 @@ def refuse_unwritable(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to read it to its end. Pipes and devices have none, and are not waited for.
+
+    Raises:
+        OSError: it is no regular file, or cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """All of a regular file of at most so many bytes, by default half of the memory that is free.
+
+    Raises:
+        OSError: it is larger, no regular file, or cannot be read.
+    """
+    with open_regular(path) as file:
+        limit = available() // 2 if most is None else most
+        if (size := os.fstat(file.fileno()).st_size) > limit:
+            raise OSError(errno.EINVAL, f"{size:,} bytes, where {limit:,} are the most that can be right", str(path))
+        return file.read(limit)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder last."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -168,7 +210,7 @@ def remove(folder: Path) -> None:
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -193,13 +235,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         UserError: it is missing or no such file.
     """
     try:
+        open_regular(path).close()
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = _document((file.metadata() or {}).get("vaes", ""))
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}); pickled weights are never read") from None
+        raise _not_whole(path, error) from None
 
 
 def hold_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -210,7 +253,7 @@ def hold_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         UserError: it is missing or no such file.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = header.get("__metadata__") or {}
@@ -218,7 +261,12 @@ def hold_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}); pickled weights are never read") from None
+        raise _not_whole(path, error) from None
+
+
+def _not_whole(path: Path, error: Exception) -> UserError:
+    why = getattr(error, "strerror", None) or error
+    return UserError(f"{path}: not a whole safetensors file ({why}); pickled weights are never read")
 
 
 def _document(text: str) -> dict[str, Any]:

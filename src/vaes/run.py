@@ -330,7 +330,9 @@ def find_weights(path: Path, checkpoint_name: str | None = None) -> Named:
     if (home / "ckpt").is_dir():
         found = checkpoint.named_folder(home, checkpoint_name)
         return found._replace(path=found.path / checkpoint.MODEL)
-    what = "holds neither model.safetensors nor ckpt/" if home.is_dir() else "does not exist"
+    what = "does not exist"
+    if home.exists():
+        what = "holds neither model.safetensors nor ckpt/" if home.is_dir() else "is no regular file"
     raise UserError(f"{path}: {what}; give a weights file, a checkpoint folder or a run folder")
 
 

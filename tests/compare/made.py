@@ -6,6 +6,7 @@ from pathlib import Path
 from vaes import config
 from vaes.evaluate.record import Column, Metric
 from vaes.evaluate.report import Evaluation, add, group
+from vaes.files import digest
 
 
 def metric(name: str, value: float, stderr: float | None = 0.1, definition: str = "d") -> Metric:
@@ -35,5 +36,9 @@ def checkpoint(run: Path, step: int, weights: str, best: int | None = None) -> N
     """What a run folder says of a checkpoint."""
     folder = run / "ckpt" / f"step{step:06d}"
     folder.mkdir(parents=True)
-    state = {"sha256": {"model.safetensors": weights}, "best": None if best is None else [best, 1.0]}
-    folder.joinpath("state.json").write_text(json.dumps(state))
+    state = {
+        "format": "vaes-2",
+        "sha256": {"model.safetensors": weights},
+        "best": None if best is None else [best, 1.0],
+    }
+    folder.joinpath("state.json").write_text(json.dumps({**state, "checksum": digest(state, "checksum")}))

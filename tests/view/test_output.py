@@ -11,7 +11,7 @@ from PIL import Image
 
 from vaes.data.images import Annotations, TensorSet
 from vaes.errors import UserError
-from vaes.view import Options, draw
+from vaes.view import Options, draw, output
 from vaes.view.layout import PAGE, font, framed, literal
 
 SINGLES = Options(n_samples=5, singles=True)
@@ -36,7 +36,7 @@ def test_a_full_disk_leaves_the_folder_as_it_was(build, tmp_path, monkeypatch):
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.iterdir()} - {output.LOCK}
 
 
 def test_a_sheet_is_all_there_is_unless_singles_are_asked_for(build, tmp_path):

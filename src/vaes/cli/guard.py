@@ -53,7 +53,8 @@ def _status(command: Callable[[], None]) -> int:
         terminal.note(f"{prefix}stopped")
         return 128 + signal.SIGINT
     except MemoryError as error:
-        terminal.note(f"{prefix}error: not enough memory ({terminal.line(error)}); a smaller batch_size takes less")
+        what = f" ({terminal.line(error)})" if str(error) else ""
+        terminal.note(f"{prefix}error: not enough memory{what}; a smaller batch_size takes less")
         return 2
     except OSError as error:  # a full disk, a folder that cannot be written
         if error.strerror is None:

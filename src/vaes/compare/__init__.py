@@ -29,6 +29,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "rate_distortion":  # matplotlib takes longer to start than a table to make
+        import vaes.drawing  # noqa: F401 - before matplotlib is
         from vaes.compare.plot import rate_distortion
 
         return rate_distortion

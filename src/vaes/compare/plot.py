@@ -15,6 +15,7 @@ from matplotlib.transforms import Bbox
 
 from vaes import files
 from vaes.compare.pool import Cell, Column, Key
+from vaes.drawing import plain_style
 
 __all__ = ["rate_distortion"]
 
@@ -30,6 +31,7 @@ class _Point(NamedTuple):
     family: str  # in what the column differs from others, but for beta
 
 
+@plain_style()
 def rate_distortion(columns: Sequence[Column], path: Path) -> list[str]:
     """Draw every column in the plane of rate and distortion, nats per image, with lines of equal ELBO.
 

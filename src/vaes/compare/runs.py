@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vaes import config as configuration
+from vaes import files
 from vaes.config import Config
 from vaes.config.registry import NETWORKS
 from vaes.errors import UserError
@@ -112,7 +113,8 @@ def _evaluations(folder: Path) -> list[Evaluation]:
     where = shown(str(folder))
     if (folder / "config.yaml").is_file():
         raise UserError(f"{where}: has not been evaluated; run: vaes evaluate {where}")
-    raise UserError(f"{where}: {'holds no config.yaml' if folder.is_dir() else 'does not exist'}; give run folders")
+    what = "holds no config.yaml" if folder.is_dir() else "is no folder" if folder.exists() else "does not exist"
+    raise UserError(f"{where}: {what}; give run folders")
 
 
 def _choose(folder: Path, evaluations: Sequence[Evaluation], wanted: str | None) -> tuple[Evaluation, str]:
@@ -234,7 +236,10 @@ def _gone_on(name: str, found: _Found) -> list[str]:
 
 
 def _state(checkpoint: Path) -> Any:
-    return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    state = json.loads(files.read_bytes(checkpoint / "state.json", files.MAX_JSON).decode("utf-8"))
+    if state["format"] != "vaes-1" and state["checksum"] != files.digest(state, "checksum"):
+        raise ValueError("its checksum is not the one that was saved")
+    return state
 
 
 def _training(path: Path, config: Config, evaluation: Evaluation) -> Group | None:
@@ -242,7 +247,7 @@ def _training(path: Path, config: Config, evaluation: Evaluation) -> Group | Non
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(files.read_bytes(path, files.MAX_JSON).decode("utf-8"))
         sections = [document, document.get("best") or document]  # of the last step, and of the best
         same = [section for section in sections if int(section["step"]) == evaluation.step]
         if not same:

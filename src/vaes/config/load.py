@@ -134,6 +134,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: cannot be read as a configuration: byte {error.start} is no UTF-8; save it as text in UTF-8"
         ) from None
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read as a configuration: {why}") from None

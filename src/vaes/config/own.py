@@ -55,7 +55,8 @@ def import_file(path: Path) -> None:
         UserError: it is missing, or fails, with its line.
     """
     if not path.is_file():
-        raise UserError(f"--import {path}: there is no such file; give the Python file that registers your networks")
+        what = "is no regular file" if path.exists() else "there is no such file"
+        raise UserError(f"--import {path}: {what}; give the Python file that registers your networks")
     name = f"vaes_import_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

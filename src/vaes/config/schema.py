@@ -6,7 +6,7 @@ Positional parameters are what the program wires (an image's shape, the length o
 import difflib
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
@@ -79,7 +79,10 @@ def _checked(path: str, annotation: Any, value: object) -> Any:
         return dict(value)  # its keys are checked where schedules are known
     adapter = pydantic.TypeAdapter(_plain(annotation), config=pydantic.ConfigDict(strict=True, allow_inf_nan=False))
     try:
-        return adapter.validate_python(_tuples(value))
+        found = adapter.validate_python(_tuples(value))
+        if any(abs(number) >= 2**63 for number in _whole_numbers(found)):
+            raise UserError(f"{path}: {brief(_plain_value(value))} is absurd; whole numbers are below 2^63")
+        return found
     except pydantic.ValidationError:
         raise UserError(
             f"{path}: {brief(_plain_value(value))} is not right; it must be {describe(annotation)}"
@@ -98,6 +101,14 @@ def _plain(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         return Union[tuple(arg for arg in get_args(annotation) if arg is not Schedule)]  # noqa: UP007
     return annotation
+
+
+def _whole_numbers(value: object) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _whole_numbers(item)
 
 
 def _tuples(value: object) -> object:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -21,6 +21,7 @@ import torch
 from vaes import files
 from vaes.errors import UserError
 from vaes.evaluate.record import Column, Metric, Skipped
+from vaes.terminal import brief
 
 __all__ = [
     "FILE",
@@ -128,7 +129,7 @@ def add(folder: Path, evaluation: Evaluation) -> Path:
         try:
             documents = [_document(one, _write_columns(folder, one)) for one in merged]
             document: dict[str, Any] = {"format": FORMAT, **documents[0], "others": documents[1:]}
-            text = json.dumps(document | {"sha256": _digest(document)}, indent=1, allow_nan=False) + "\n"
+            text = json.dumps(document | {"sha256": files.digest(document, "sha256")}, indent=1, allow_nan=False) + "\n"
             files.write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
             used = {one["columns"]["file"] for one in documents if one["columns"]}
             for left in folder.iterdir():
@@ -164,12 +165,6 @@ def _numbers(metric: Metric) -> dict[str, Any]:
     if not math.isfinite(metric.value):
         found |= {"value": None, "not_finite": str(metric.value)}
     return found
-
-
-def _digest(document: Mapping[str, Any]) -> str:
-    """SHA-256 of what a document says, however it is laid out."""
-    text = json.dumps({key: value for key, value in document.items() if key != "sha256"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write_columns(folder: Path, evaluation: Evaluation) -> dict[str, str] | None:
@@ -245,7 +240,7 @@ def _parse(folder: Path, text: bytes, lost: list[str]) -> list[Evaluation]:
         raise UserError(f"{path}: not an evaluation ({shown(what)}); {again}") from None
 
 
-_DAMAGES = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+_DAMAGES = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 def _refuse_constant(name: str) -> None:
@@ -258,7 +253,7 @@ def _evaluations(folder: Path, document: Any, lost: list[str]) -> list[Evaluatio
         return [_evaluation(document, {})]
     if document["format"] != FORMAT:
         raise ValueError(f"its format is {document['format']!r}, not {FORMAT!r}")
-    if document["sha256"] != _digest(document):
+    if document["sha256"] != files.digest(document, "sha256"):
         raise UserError("edited or damaged: its checksum is not the one that was saved")
     found = [_evaluation(one, _read_columns(folder, one["columns"], lost)) for one in (document, *document["others"])]
     if len({one.weights for one in found}) < len(found):
@@ -273,7 +268,7 @@ def _read_columns(folder: Path, named: Mapping[str, str] | None, lost: list[str]
         raise ValueError(f"{named['file']!r} is no file of columns")
     path = folder / named["file"]
     try:
-        content = path.read_bytes()
+        content = files.read_bytes(path)
     except FileNotFoundError:
         lost.append(str(path))
         return {}
@@ -291,15 +286,13 @@ def _evaluation(document: Mapping[str, Any], columns: Mapping[str, Column]) -> E
     for name, raw in document["groups"].items():
         metrics = [_metric(metric) for metric in raw["metrics"]]
         skipped = [Skipped(str(one["name"]), str(one["reason"])) for one in raw["skipped"]]
-        chosen, seed = raw.get("chosen"), raw.get("seed")
+        chosen, seed = _optional(raw.get("chosen"), str), _optional(raw.get("seed"), int)
         if seed is None:  # the first format says it of what was drawn alone
             seed = next((metric.seed for metric in metrics if metric.seed is not None), None)
         own = {key.removeprefix(f"{name}/"): one for key, one in columns.items() if key.startswith(f"{name}/")}
         budget = {str(key): int(value) for key, value in raw["budget"].items()}
         groups[str(name)] = Group(str(raw["split"]), str(raw["images"]), budget, metrics, skipped, chosen, seed, own)
-    config = document.get("config")
-    if not isinstance(config, str | None):
-        raise TypeError("its configuration is no text")
+    config = _optional(document.get("config"), str)
     asked = tuple(str(one) for one in document.get("asked", ()))
     return Evaluation(int(document["step"]), str(document["weights"]), str(document["version"]), groups, asked, config)
 
@@ -310,7 +303,19 @@ def _metric(raw: Mapping[str, Any]) -> Metric:
     metric = Metric(**{**given, "value": float(value), "n": int(given["n"]), "version": int(given.get("version", 1))})
     interval = None if metric.interval is None else (float(metric.interval[0]), float(metric.interval[1]))
     stderr = None if metric.stderr is None else float(metric.stderr)
+    for kind, field in ((str, metric.features), (str, metric.note), (int, metric.seed)):
+        _optional(field, kind)
     return metric._replace(stderr=stderr, interval=interval, name=str(metric.name), definition=str(metric.definition))
+
+
+T = TypeVar("T")
+
+
+def _optional(value: Any, kind: type[T]) -> T | None:
+    if value is not None and type(value) is not kind:
+        raise TypeError(f"{brief(value)} where {kind.__name__} is wanted")
+    found: T | None = value
+    return found
 
 
 def table(groups: Mapping[str, Group]) -> str:

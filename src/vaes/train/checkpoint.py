@@ -5,7 +5,6 @@ optimiser's moments and the sums of the metrics not yet printed; ``state.json`` 
 one of its own. What the tensors and numbers are is :class:`vaes.train.state.TrainState`'s.
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -111,12 +110,12 @@ def verify(folder: Path) -> dict[str, Any]:
         UserError: a file is missing, damaged, or of another format.
     """
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = json.loads(files.read_bytes(folder / STATE, files.MAX_JSON).decode("utf-8"))
         if not isinstance(state, dict) or state.get("format") not in FORMATS:
             raise UserError(f"{folder / STATE}: not a checkpoint of this format ({FORMAT})")
-        checksum = state.pop("checksum", None)
-        if state["format"] != "vaes-1" and checksum != seal(state)["checksum"]:
+        if state["format"] != "vaes-1" and state.get("checksum") != files.digest(state, "checksum"):
             raise UserError(f"{folder / STATE}: damaged: its checksum is not the one that was saved")
+        state.pop("checksum", None)
         if type(state["step"]) is not int or not 0 <= state["step"] < 2**53:
             raise UserError(f"{folder / STATE}: its step is no whole number from 0 on")
         if FOLDER.fullmatch(folder.name) and step_of(folder) != state["step"]:
@@ -128,13 +127,15 @@ def verify(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{folder}: not a whole checkpoint ({type(error).__name__}: {error})") from None
+        why = (
+            f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        )
+        raise UserError(f"{folder}: not a whole checkpoint ({why})") from None
 
 
 def seal(document: dict[str, Any]) -> dict[str, Any]:
-    """A state with its own checksum, whatever the order and spacing in which it will be written."""
-    text = json.dumps(files.finite(document), sort_keys=True)
-    return {**document, "checksum": hashlib.sha256(text.encode()).hexdigest()}
+    """A state with its own checksum."""
+    return {**document, "checksum": files.digest(document, "checksum")}
 
 
 def fault(folder: Path) -> str | None:

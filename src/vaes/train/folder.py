@@ -32,14 +32,22 @@ logger = logging.getLogger(__name__)
 
 
 def refuse_existing(run: Path) -> None:
-    """Refuse a run folder that holds anything.
+    """Refuse a run folder that holds anything, or has a name that TensorBoard cannot write below.
 
     Raises:
         UserError: it does, or it is no folder.
     """
+    _refuse_bytes(run)
     # Hidden are the lock, and what a run that was killed while its folder was made leaves.
     if run.exists() and (not run.is_dir() or any(not path.name.startswith(".") for path in run.iterdir())):
         raise UserError(f"{run}: this run folder exists; choose another with -e, or go on in it with --resume latest")
+
+
+def _refuse_bytes(run: Path) -> None:
+    try:
+        str(run).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{run}: a path with bytes that are no UTF-8; give another with -e, or rename it") from None
 
 
 @contextmanager
@@ -49,6 +57,7 @@ def locked(run: Path) -> Iterator[None]:
     Raises:
         UserError: another one is at work in it, or what a training writes in it is a link.
     """
+    _refuse_bytes(run)
     files.refuse_links(run, WRITTEN, ("ckpt", "samples", "tensorboard"))
     taken = f"{run}: another training is at work in this run folder; choose another with -e"
     with files.locked(run / ".lock", timeout=0, taken=taken):
@@ -108,6 +117,6 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return files.read_bytes(path, files.MAX_JSON).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ""

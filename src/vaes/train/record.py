@@ -1,5 +1,6 @@
 """What a training leaves behind for people: numbers, pictures, and a table of the last ones."""
 
+import io
 import json
 import logging
 import math
@@ -101,8 +102,8 @@ class Record(Listener):
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a ``metrics.jsonl``; one that cannot be read is left out, with a warning: it is only a log."""
     found = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    with files.open_regular(path) as file:
+        for number, line in enumerate(_bounded(file), start=1):
             try:
                 if len(line) > MAX_LINE:
                     raise ValueError("too long")
@@ -114,6 +115,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
                 why = type(error).__name__ if not str(error) else str(error).splitlines()[0]
                 logger.warning("%s: line %d cannot be read (%s) and is left out", path, number, why)
     return found
+
+
+def _bounded(file: io.BufferedReader) -> Iterator[bytes]:
+    """The lines of a file, of which one that is too long is not held."""
+    while line := file.readline(MAX_LINE + 1):
+        yield line
+        while len(line) > MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE + 1)
 
 
 def metrics_document(

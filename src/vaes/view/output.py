@@ -18,6 +18,8 @@ from vaes.view.picture import Options, check
 
 __all__ = ["Drawn", "draw"]
 
+LOCK = ".pictures.lock"
+
 
 class Drawn(NamedTuple):
     """What :func:`draw` wrote, and what it decided."""
@@ -65,15 +67,16 @@ def draw(
     try:
         for name, page in pages.items():
             page.save(temporary / name)
-        for name in pages:
-            os.replace(temporary / name, folder / name)
+        with files.locked(folder / LOCK):  # or another's single pictures would be taken for an earlier sheet's
+            for name in pages:
+                os.replace(temporary / name, folder / name)
+            stale = [path for path in _singles(mode, folder) if path.name not in pages]
+            for path in stale:
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: the pictures cannot be written ({error.strerror}); give another folder") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    stale = [path for path in _singles(mode, folder) if path.name not in pages]
-    for path in stale:
-        path.unlink(missing_ok=True)
     said = [f"{len(stale)} single pictures of an earlier {mode} were removed from {folder}"] if stale else []
     return Drawn([folder / name for name in pages], [*picture.remarks, *said])
 
