@@ -56,6 +56,27 @@ def test_a_classifier_of_other_data_is_trained_anew(splits: Splits, tmp_path: Pa
     assert classifier_features(Splits(inverted, splits.valid, splits.test), path, steps=20).name == second.name
 
 
+@pytest.mark.parametrize("harm", ["cut", "accuracy", "weights"])
+def test_a_damaged_classifier_is_named_and_trained_anew(
+    harm: str, splits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "classifier.safetensors"
+    first = classifier_features(splits, path, steps=20)
+    tensors, metadata = files.read_tensors(path)
+    if harm == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    elif harm == "accuracy":
+        files.write_tensors(path, tensors, {key: value for key, value in metadata.items() if key != "accuracy"})
+    else:
+        files.write_tensors(path, {"head.bias": tensors["head.bias"]}, metadata)
+    assert classifier_features(splits, path, steps=20).name == first.name
+    assert f"{path}: not " in caplog.text
+    assert "trained anew" in caplog.text
+    caplog.clear()
+    assert classifier_features(splits, path, steps=20).name == first.name
+    assert not caplog.text
+
+
 def test_data_without_labels_or_with_one_class_have_no_classifier() -> None:
     images = torch.zeros(30, 1, 8, 8, dtype=torch.uint8)
     bare = TensorSet(images)

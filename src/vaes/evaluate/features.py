@@ -2,9 +2,10 @@
 
 import hashlib
 import importlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from vaes.evaluate.passes import choose, fingerprint, pixels
 from vaes.evaluate.record import NotApplicable
 
 __all__ = ["FEATURES", "Classifier", "Features", "classifier_features", "find_features", "inception", "pixel_features"]
+
+logger = logging.getLogger(__name__)
 
 FEATURES = ("classifier", "inception", "pixels")
 WIDTH = 64
@@ -124,7 +127,8 @@ def classifier_features(
     """The last hidden layer of a classifier trained here on the labels of the training split, in seconds.
 
     So many steps of 128 images with Adam, always from seed 0: runs on the same data get the same network (on one
-    machine; the name holds a hash of its weights). Its accuracy on the test split is in the name too.
+    machine; the name holds a hash of its weights). Its accuracy on the test split is in the name too. A damaged
+    `cache` is named in a warning and made anew.
 
     Raises:
         NotApplicable: the data have no labels, or one class.
@@ -137,9 +141,12 @@ def classifier_features(
         raise NotApplicable("the labels are of one class: there is nothing to train a classifier on")
     wanted = fingerprint(train)
     if cache is not None and cache.is_file():
-        tensors, metadata = files.read_tensors(cache)
-        if (metadata.get("train"), metadata.get("steps")) == (wanted, steps):
-            return _features(_build(tensors, train.shape[0], cache), float(metadata["accuracy"]))
+        try:
+            tensors, metadata = files.read_tensors(cache)
+            if (metadata.get("train"), metadata.get("steps")) == (wanted, steps):
+                return _held(tensors, metadata, train.shape[0], cache)
+        except UserError as error:
+            logger.warning("%s; the classifier is trained anew", error)
     network = _train(train, classes, steps, progress)
     hits = sum(
         int((network(_unit(pixels(test, part))).argmax(1) == test.labels[part]).sum())
@@ -181,6 +188,11 @@ def _unit(images: Tensor) -> Tensor:
 
 def _load(path: Path, channels: int) -> Features:
     tensors, metadata = files.read_tensors(path)
+    return _held(tensors, metadata, channels, path)
+
+
+def _held(tensors: dict[str, Tensor], metadata: dict[str, Any], channels: int, path: Path) -> Features:
+    """The features of a file that :func:`classifier_features` wrote."""
     if not isinstance(metadata.get("accuracy"), float):
         raise UserError(f"{path}: not a classifier that vaes evaluate trained")
     return _features(_build(tensors, channels, path), metadata["accuracy"])
