@@ -83,7 +83,7 @@ def test_sample_under_python_and_accelerate_launch(work: Path, tmp_path: Path) -
     ):
         done = run(*launcher, "sample.py", *options, "--save_dir", tmp_path / name, cwd=work)
         assert done.returncode == 0, done.stderr
-    names = sorted(path.name for path in (tmp_path / "a").iterdir() if path.name != ".pictures.lock")
+    names = sorted(path.name for path in (tmp_path / "a").glob("[!.]*"))
     assert names == ["sample-000.png", "sample-001.png", "sample-002.png", "sample-sheet.png"]
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -304,6 +304,19 @@ def test_a_full_disk_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert guarded(full) == 2
     assert "runs/a/ckpt: No space left on device" in capsys.readouterr().err
+
+
+def test_a_process_that_lost_its_partner_leaves_what_it_printed_and_takes_nothing_down(tmp_path: Path) -> None:
+    # Threads of gloo may be at work still: they would abort the process if the interpreter were finalised.
+    script = tmp_path / "lost.py"
+    script.write_text(
+        "import atexit\nfrom vaes.cli import guarded\nfrom vaes.errors import PartnerGone\n"
+        "atexit.register(print, 'finalised')\n"
+        "def command():\n    print('printed')\n    raise PartnerGone('the other is gone')\n"
+        "raise SystemExit(guarded(command))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "printed\n", "error: the other is gone\n")
 
 
 def test_faults_of_ours_keep_their_traceback() -> None:

@@ -50,6 +50,13 @@ def test_an_experiment_is_printed_back_as_whatever_it_can_be_made_of(tmp_path: P
     assert hash(made) == hash(made.replace({}))
 
 
+def test_an_experiment_is_read_by_the_name_of_a_shipped_configuration() -> None:
+    made = Experiment.read("vae-mnist", ["--seed", "4"])
+    assert (made.seed, made.data["kind"]) == (4, "mnist")
+    with pytest.raises(UserError, match=r"vae-mnits: there is no such configuration file; did you mean -c vae-mnist\?"):
+        Experiment.read("vae-mnits")
+
+
 def test_an_experiment_cannot_be_changed_and_says_what_is_wrong_with_its_keys() -> None:
     made = tiny()
     assert made.train.batch_size == made.train["batch_size"] == 16

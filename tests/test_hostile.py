@@ -14,6 +14,7 @@ import pytest
 from parts import small_vae
 
 from vaes import Experiment, cli, files
+from vaes.train.folder import WRITTEN
 from vaes.view import Options, draw
 
 
@@ -176,3 +177,20 @@ def test_a_whole_number_that_no_machine_holds_is_a_sentence(capsys: pytest.Captu
     value = f"[{10**400}]" if key.endswith("hidden") else str(10**400)
     assert cli.main(["train", "-e", "never", "--model.network.kind=mlp", f"--{key}={value}"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {key}: ")
+
+
+@pytest.mark.parametrize("name", [*WRITTEN, "ckpt/step000004", "samples/step000004.png"])
+def test_a_link_in_a_run_is_refused_and_what_it_leads_to_is_as_it_was(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path, elsewhere = run / name, tmp_path / "elsewhere"
+    if path.is_dir():
+        path.rename(elsewhere)
+    else:
+        elsewhere.write_bytes(b"precious")
+        path.unlink(missing_ok=True)
+    path.symlink_to(elsewhere)
+    before = {p: p.read_bytes() for p in (elsewhere, *elsewhere.rglob("*")) if p.is_file()}
+    assert cli.main(["train", "-e", "run", "--resume", "latest", "--train.n_steps=6", "--train.keep=1"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: run/{name}: is a symbolic link, ")
+    assert {p: p.read_bytes() for p in (elsewhere, *elsewhere.rglob("*")) if p.is_file()} == before

@@ -1,6 +1,6 @@
 """The exceptions that speak to the user."""
 
-__all__ = ["Stopped", "UserError"]
+__all__ = ["PartnerGone", "Stopped", "UserError"]
 
 
 class UserError(ValueError):
@@ -10,6 +10,10 @@ class UserError(ValueError):
     The command line prints it without a traceback and exits with status 2; any other exception is a fault of ours and
     keeps its traceback.
     """
+
+
+class PartnerGone(UserError):  # noqa: N818 - as Stopped
+    """Another process of this training ended or cannot be reached."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error

@@ -11,6 +11,7 @@ from vaes.data import Splits
 from vaes.errors import UserError
 from vaes.methods import METHODS
 from vaes.model import VAE
+from vaes.shipped import find
 from vaes.train import Settings
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Experiment:
     @classmethod
     def read(cls, path: str | Path, arguments: Sequence[str] = ()) -> "Experiment":
         """From a YAML file, or a shipped configuration by its name, and ``--a.b VALUE`` arguments over it."""
-        return cls.of(configuration.read_file(path), arguments)
+        return cls.of(configuration.read_file(find(str(path))), arguments)
 
     def replace(self, changes: Mapping[str, Any]) -> "Experiment":
         """The experiment with other values of dotted keys: ``{"objective.beta": 4, "seed": 1}``.

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from vaes import terminal
-from vaes.errors import Stopped, UserError
+from vaes.errors import PartnerGone, Stopped, UserError
 from vaes.memory import keep_freed_memory
 
 __all__ = ["guarded", "rank"]
@@ -30,8 +30,13 @@ def guarded(command: Callable[[], None]) -> int:
     keep_freed_memory()
     threading.excepthook = _say_of_thread
     _show_warnings()
-    with terminal.outputs():
-        return _status(command)
+    try:
+        with terminal.outputs():
+            return _status(command)
+    except PartnerGone:
+        # Said, and everything is closed. Threads of gloo may be dropping tensors of the step that failed, which aborts
+        # the process if the interpreter is being taken down meanwhile: so it is not.
+        os._exit(2)
 
 
 def _status(command: Callable[[], None]) -> int:
@@ -43,6 +48,8 @@ def _status(command: Callable[[], None]) -> int:
             sys.stdout.flush()
     except UserError as error:
         terminal.note(f"{prefix}error: {terminal.line(error)}")
+        if isinstance(error, PartnerGone):
+            raise
         return 2
     except Stopped as stopped:
         terminal.note(f"{prefix}{terminal.line(stopped)}")

@@ -57,7 +57,7 @@ def celeba(*, root: str, image_size: int | tuple[int, int] = 64, attribute: str 
                 f" {missing[0]}"
             )
         names = [found[name] for name in partition]
-        wanted = Wanted(3, height_width(image_size), skip_bad=None, box=CROP, box_of=ALIGNED)
+        wanted = Wanted(3, height_width(image_size), advice="replace it", box=CROP, box_of=ALIGNED)
 
         def build(writer: RowWriter) -> dict[str, Any]:
             return decode_all(files, names, wanted, writer, strict=True)

@@ -38,8 +38,10 @@ class Wanted(NamedTuple):
     size: tuple[int, int] | None
     fit: Fit = "refuse"
     white: int | None = None
-    skip_bad: bool | None = False
-    """None where the user has no such choice."""
+    skip_bad: bool = False
+    advice: str = "remove it, or set data.skip_bad to true"
+    """What to do about an image that cannot be decoded: where the images are no data of a configuration, it has no such
+    key."""
     box: Box | None = None
     box_of: tuple[int, int] | None = None
     asked: str = "data.image_size"
@@ -73,7 +75,7 @@ def decode_all(
         warnings.filterwarnings("ignore", module="PIL")
         found = survey(files, names, strict)
         skipped = dict(Counter(suffix(name) for name in found.skipped))
-        _refuse(files, found.bad, wanted.skip_bad)
+        _refuse(files, found.bad, wanted)
         if not found.headers and not found.bad:
             raise no_images(files, skipped)
         if not found.headers:
@@ -84,7 +86,7 @@ def decode_all(
         info: dict[str, Any] = {"kept": [], "hashes": [], "bad": found.bad, "brightest": 0, "transparent": 0}
         for name, picture in _decoded(files, found.headers, recipe, shape.size):
             if isinstance(picture, Bad):
-                _refuse(files, {name: picture.why}, wanted.skip_bad)
+                _refuse(files, {name: picture.why}, wanted)
                 info["bad"][name] = picture.why
                 continue
             writer.append(picture.pixels[None])
@@ -148,12 +150,11 @@ def _skipped(counts: dict[str, int]) -> str:
     return f"{total:,} file{'s' * (total != 1)} skipped ({kinds})"
 
 
-def _refuse(files: Files, bad: dict[str, str], skip_bad: bool | None) -> None:
-    if bad and not skip_bad:
+def _refuse(files: Files, bad: dict[str, str], wanted: Wanted) -> None:
+    if bad and not wanted.skip_bad:
         name, why = next(iter(bad.items()))
-        advice = "replace it" if skip_bad is None else "remove it, or set data.skip_bad to true"
         more = f", and {len(bad) - 1:,} more" if len(bad) > 1 else ""
-        raise UserError(f"{files.where(name)}: cannot be decoded ({why}){more}; {advice}")
+        raise UserError(f"{files.where(name)}: cannot be decoded ({why}){more}; {wanted.advice}")
 
 
 def _settle(files: Files, found: Survey, wanted: Wanted) -> tuple[Recipe, Shape, list[str]]:

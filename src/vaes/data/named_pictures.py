@@ -41,7 +41,8 @@ def pictures(
     if not paths:
         raise UserError("no pictures are given; name files, directories, zips or tars")
     channels: Channels = 1 if c == 1 else 3
-    wanted = Wanted(channels, (h, w), fit, white, skip_bad, asked="the model's images,")
+    advice = "remove it, or give the others alone"
+    wanted = Wanted(channels, (h, w), fit, white, skip_bad, advice, asked="the model's images,")
     with ExitStack() as stack:
         sources = [_open(Path(path)) for path in paths]
         for source in sources:

@@ -1,6 +1,7 @@
 """Feature networks for sample quality. A number is comparable with another only under the same features, by name."""
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ __all__ = [
     "pixel_features",
     "pretext_features",
 ]
+
+logger = logging.getLogger(__name__)
 
 FEATURES = ("auto", "classifier", "pretext", "inception", "pixels")
 TRAINED = ("auto", "classifier", "pretext")
@@ -121,7 +124,8 @@ def classifier_features(
     """The last hidden layer of a classifier trained here on the labels of the training split, in seconds.
 
     So many steps of 128 images with Adam, always from seed 0: runs on the same data get the same network (on one
-    machine; the name holds a hash of its weights). Its accuracy on the test split is in the name too.
+    machine; the name holds a hash of its weights). Its accuracy on the test split is in the name too. A damaged
+    `cache` is named in a warning and made anew.
 
     Raises:
         NotApplicable: the data have no labels, or one class.
@@ -169,9 +173,13 @@ def _kept(
     """Of the network at a path, if it was trained so, else of one that is trained and left there."""
     wanted = {"train": fingerprint(train), "steps": steps}
     if path is not None and path.is_file():
-        network, metadata = _load(path, train.shape[0])
-        if {key: metadata.get(key) for key in wanted} == wanted:
-            return _features(network, metadata)
+        try:
+            network, metadata = _load(path, train.shape[0])
+        except UserError as error:
+            logger.warning("%s; it is trained anew", error)
+        else:
+            if {key: metadata.get(key) for key in wanted} == wanted:
+                return _features(network, metadata)
     network, found = trained()
     metadata = {**wanted, **found, "sha256": digest(network)}
     if path is not None:
@@ -194,7 +202,7 @@ def _load(path: Path, channels: int) -> tuple[Classifier, dict[str, Any]]:
     except RuntimeError:
         raise UserError(f"{path}: not the weights of a network of images with {channels} channel(s)") from None
     if metadata.get("sha256") not in (None, digest(network)):  # None: written before there was one
-        raise UserError(f"{path}: damaged, its weights are not those that were written; delete it to train them anew")
+        raise UserError(f"{path}: damaged, its weights are not those that were written")
     return network.eval().requires_grad_(False), metadata
 
 

@@ -12,7 +12,7 @@ from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vaes.errors import UserError
+from vaes.errors import PartnerGone, UserError
 
 __all__ = ["DEVICES", "Precision", "Runtime", "choose_device", "together"]
 
@@ -141,14 +141,14 @@ def together() -> Iterator[None]:
     """Inside, a process whose partner is gone says so in a sentence; the one that ended first said why.
 
     Raises:
-        UserError: in place of what torch raises then.
+        PartnerGone: in place of what torch raises then.
     """
     try:
         yield
     except RuntimeError as error:  # of gloo, it has no type of its own
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
-        raise UserError(
+        raise PartnerGone(
             "another process of this training ended or cannot be reached, so this one ends too; if it was killed, go "
             f"on with --resume latest ({str(error).splitlines()[0]})"
         ) from None
