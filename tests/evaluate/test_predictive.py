@@ -169,8 +169,7 @@ def test_draws_do_not_depend_on_the_batch_size() -> None:
 
 def test_what_has_no_draws_says_so() -> None:
     class Silent(likelihoods.Gaussian):
-        def draw(self, y: Tensor, noise: Tensor) -> None:  # type: ignore[override]
-            return None
+        draw = likelihoods.Likelihood.draw
 
     for likelihood, reason in (
         (likelihoods.Bernoulli(), "Bernoulli: its cross-entropy on grey pixels is no law"),

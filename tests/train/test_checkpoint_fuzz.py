@@ -183,7 +183,7 @@ def with_metadata(model: bytes, metadata: dict[str, Any]) -> bytes:
     ("metadata", "message"),
     [
         ({"image_shape": [1, 65536, 65536]}, "its weights take .* GiB"),
-        ({"config": "model: {z_dim: 500000000, network: {kind: mlp, hidden: [3]}}"}, "another configuration"),
+        ({"config": "model: {z_dim: 50000000, network: {kind: mlp, hidden: [3]}}"}, "another configuration"),
         ({"config": "model: {z_dim: 2, network: {kind: mlp, hidden: [99999, 99999]}}"}, "its weights take .* GiB"),
         ({"image_shape": [1, 4, math.inf]}, "image shape"),
         ({"step": math.inf}, "image shape or step"),

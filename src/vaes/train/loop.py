@@ -298,7 +298,7 @@ class Training:
         elif state.best is not None:
             found["best"] = found["last"]
         low, high = state.model.value_range
-        units = {"mse": f"per pixel in [{low:g}, {high:g}]"} | {
+        units = {"mse": f"pixels [{low:g}, {high:g}]"} | {
             name: str(term.unit) for name, term in state.objective.terms.items()
         }
         metrics = metrics_document(found, self.seed, units)
