@@ -194,7 +194,7 @@ def test_capacities_of_a_joint_code_are_of_its_halves() -> None:
     torch.testing.assert_close(trace.kl[:, 2:], torch.stack([each[0] / 2] * 2 + [each[1] / 3] * 3, 1))
     found = JointCapacity(numbers=0.3, classes=9.0)(trace, Drawn(trace.z[0]), Context({}, own={"numbers": 1.5}))
     torch.testing.assert_close(found, (numbers.mean() - 1.5).abs() + (classes.mean() - 9).abs())
-    with pytest.raises(ValueError, match="needs gaussian, logits"):
+    with pytest.raises(ValueError, match="needs logits"):
         Objective(vae(posteriors.Gaussian(), priors.StandardNormal(2)), ELBO(), {"joint_capacity": JointCapacity()})
 
 

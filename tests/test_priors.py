@@ -6,17 +6,18 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 from vaes import likelihoods
 from vaes.model import VAE
 from vaes.nn import MLPDecoder, MLPEncoder
-from vaes.posteriors import FullCovariance, Gaussian, Point
+from vaes.posteriors import IAF, FullCovariance, Gaussian, Point, Posterior, Sylvester
 from vaes.priors import Mixture, StandardNormal, Vamp
 from vaes.randomness import Draw, Use, draw, mirrored
 
 
-def vamp_vae(posterior: object = None) -> VAE:
+def vamp_vae(posterior: Posterior | None = None) -> VAE:
     torch.manual_seed(0)
     shape = (1, 4, 4)
     prior = Vamp(2, shape, (-1.0, 1.0), components=3)
-    parts = (MLPEncoder(shape, (2, 2), hidden=(8,)), MLPDecoder(2, shape, hidden=(8,)))
-    return VAE(*parts, posterior or Gaussian(), prior, likelihoods.Gaussian()).double()  # type: ignore[arg-type]
+    posterior = posterior or Gaussian()
+    parts = (MLPEncoder(shape, posterior.heads((2,)), hidden=(8,)), MLPDecoder(2, shape, hidden=(8,)))
+    return VAE(*parts, posterior, prior, likelihoods.Gaussian()).double()
 
 
 def test_a_mixture_is_torch_s_and_its_samples_are_its_own() -> None:
@@ -47,8 +48,18 @@ def test_the_vamp_prior_is_the_mean_of_its_pseudo_inputs_posteriors() -> None:
     trace = model(randn(5, 1, 4, 4), randn(3, 5, 2))
     torch.testing.assert_close(trace.rate, (trace.log_q - trace.log_pz).mean(0))
     assert sum(name.startswith("encoder") for name, _ in model.named_parameters()) == 4  # registered once
-    with pytest.raises(ValueError, match="Vamp needs logvar of the posterior, which Point does not give"):
+    with pytest.raises(ValueError, match="Vamp needs gaussian of the posterior, which Point does not give"):
         vamp_vae(Point())
+
+
+@pytest.mark.parametrize("posterior", [IAF((2,), width=8, context=3), Sylvester((2,))], ids=["iaf", "sylvester"])
+def test_under_a_flow_the_vamp_prior_is_of_the_gaussians_it_starts_from(posterior: Posterior) -> None:
+    model = vamp_vae(posterior)
+    assert isinstance(model.prior, Vamp)
+    mean, logvar = model.features(2 * torch.sigmoid(model.prior.pseudo) - 1)[:, :4].chunk(2, 1)
+    each = MultivariateNormal(mean, torch.diag_embed(logvar.exp()))
+    z = randn(4, 5, 2, seed=2)
+    torch.testing.assert_close(model.log_prior(z), each.log_prob(z[..., None, :]).exp().mean(-1).log())
 
 
 def test_a_full_covariance_is_torch_s() -> None:

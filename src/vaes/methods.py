@@ -434,7 +434,8 @@ def table() -> str:
     for name, row in METHODS.items():
         posterior, prior = (_kind(row, part) for part in ("posterior", "prior"))
         parts = f"{posterior or 'gaussian'}, {prior or 'standard_normal'} | {row.bound}"
-        lines.append(f"| `{name}` | [{row.title}]({row.url}) | {parts} | {', '.join(row.terms)} | {row.loss} |")
+        loss = row.loss.replace("|", r"\|")
+        lines.append(f"| `{name}` | [{row.title}]({row.url}) | {parts} | {', '.join(row.terms)} | {loss} |")
     return "\n".join(lines)
 
 

@@ -118,7 +118,9 @@ def build_objective(config: Complete, model: VAE, image_shape: tuple[int, int, i
         f"terms.{name}.weight": _schedule(f"objective.terms.{name}.weight", extra[name]["weight"], n_steps)
         for name in extra
     }
-    weighting = Weighting(_weights(config, bound), coefficients, {part: own for part, own in schedules.items() if own})
+    weighting = Weighting(
+        _weights(config, bound, terms), coefficients, {part: own for part, own in schedules.items() if own}
+    )
     _try_out(weighting, n_steps)
     return _call("method", Objective, model, bound, terms), weighting
 
@@ -129,12 +131,15 @@ def _posterior_schedules(config: Complete) -> dict[str, Schedule]:
     return _options("model.posterior", part, section, config.train["n_steps"])[1]
 
 
-def _weights(config: Complete, bound: Bound) -> Callable[..., dict[str, float]]:
+def _weights(config: Complete, bound: Bound, terms: Mapping[str, Term]) -> Callable[..., dict[str, float]]:
     """The row's weights and those of terms beside it, as far as the bound takes them."""
     row = METHODS[config.method]
 
     def weights(pixels: int, **coefficients: Any) -> dict[str, float]:
         extra = {name: coefficients.pop(f"terms.{name}.weight") for name in config.objective["terms"]}
+        for name, weight in extra.items():
+            if weight < (lowest := terms[name].lowest_weight):
+                raise ValueError(f"terms.{name}.weight: {weight:g} is not right; it must be {lowest:g} or more")
         found = {"rate": 1.0} | row.weights(pixels, **coefficients) | extra
         rate = found.pop("rate")
         if "rate" in bound.weights:

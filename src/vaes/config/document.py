@@ -148,7 +148,8 @@ def _listed(said: Mapping[str, str]) -> Iterator[str]:
 
 def listed_methods() -> str:
     """The methods as ``vaes methods`` prints them, with where each comes from."""
-    lines = [f"{name:<13} {row.title} ({row.source})" for name, row in METHODS.items()]
+    width = max(map(len, METHODS))
+    lines = [f"{name:<{width}}  {row.title} ({row.source})" for name, row in METHODS.items()]
     return "\n".join([*lines, "", "vaes methods NAME tells more; vaes train --method NAME trains it"])
 
 

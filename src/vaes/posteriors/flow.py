@@ -17,7 +17,8 @@ class _Flow(Posterior):
     """``z = f(z_0; context)``, z_0 from a diagonal Gaussian: log q(z|x) = log q(z_0|x) - log |det df/dz_0|.
 
     Encoder: the Gaussian's means and log-variances, then the context. E[z|x] has no closed form: the central code is
-    where the flow carries the Gaussian's mean. A flow of no steps is the Gaussian.
+    where the flow carries the Gaussian's mean. A flow of no steps is the Gaussian. ``aux["gaussian"]`` is the one that
+    the flow starts from, means and log-variances (B, 2 D).
     """
 
     def __init__(self, z_shape: tuple[int, ...], n_steps: int, flow: Callable[[int], flows.Flow]) -> None:
@@ -25,7 +26,7 @@ class _Flow(Posterior):
         if len(z_shape) != 1:
             raise ValueError(f"a flow is of flat codes, and these are {z_shape}: use the posterior gaussian")
         self.start, self.flow = Gaussian(), flow(z_shape[0]) if n_steps else None
-        self.gives = frozenset({"log_q"} if n_steps else {"log_q", "mean", "logvar"})
+        self.gives = frozenset({"log_q", "gaussian"} if n_steps else {"log_q", "mean", "logvar", "gaussian"})
 
     def outputs(self, z_shape: tuple[int, ...]) -> int:
         """Means, log-variances, context."""
@@ -52,7 +53,7 @@ class _Flow(Posterior):
         assert start.log_q is not None
         with torch.autocast(start.z.device.type, enabled=False):  # a volume change in bfloat16 has three digits
             z, log_det = self.flow(start.z, context)
-        return Latent(z, start.log_q - log_det, None, None)
+        return Latent(z, start.log_q - log_det, None, None, start.aux)
 
 
 class IAF(_Flow):

@@ -16,10 +16,10 @@ class Gaussian(Posterior):
     """q(z|x) = N(mean, diag exp(logvar)), reparameterised: z = mean + exp(logvar / 2) * noise.
 
     Kingma & Welling, Auto-Encoding Variational Bayes, 2013, https://arxiv.org/abs/1312.6114, section 2.4 and appendix
-    B.
+    B. ``aux["gaussian"]`` is h, means and log-variances (B, 2 D).
     """
 
-    gives = frozenset({"log_q", "mean", "logvar", "log_q_stopped"})
+    gives = frozenset({"log_q", "mean", "logvar", "log_q_stopped", "gaussian"})
 
     def outputs(self, z_shape: tuple[int, ...]) -> int:
         """The means, then the log-variances."""
@@ -35,12 +35,13 @@ class Gaussian(Posterior):
         z = mean + torch.exp(0.5 * logvar) * noise
         # From the noise: (z - mean) / exp(logvar / 2) would give its rounding back, magnified where q is narrow.
         log_q = -0.5 * (LOG_2PI + logvar + noise.square()).flatten(2).sum(-1)
-        return Latent(z, log_q, mean, logvar)
+        return Latent(z, log_q, mean, logvar, {"gaussian": h})
 
     def centre(self, h: Tensor, z_shape: tuple[int, ...]) -> Latent:
         """The mean."""
         mean, logvar = _halves(h, z_shape)
-        return Latent(mean[None], -0.5 * (LOG_2PI + logvar).flatten(1).sum(-1)[None], mean, logvar)
+        log_q = -0.5 * (LOG_2PI + logvar).flatten(1).sum(-1)
+        return Latent(mean[None], log_q[None], mean, logvar, {"gaussian": h})
 
     def log_prob(self, h: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) of codes z (K, B, Z...) -> (K, B), in nats."""

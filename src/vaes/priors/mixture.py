@@ -75,7 +75,8 @@ class Mixture(_OfGaussians):
 
 
 class Vamp(_OfGaussians):
-    """p(z) = (1/C) sum_c q(z|u_c): the posteriors of C pseudo-inputs u_c, images that are learned.
+    """p(z) = (1/C) sum_c q(z|u_c): the posteriors of C pseudo-inputs u_c, images that are learned. Of a posterior by a
+    flow, the Gaussians that it starts from, for its density at a given code has no cheap form.
 
     Tomczak & Welling, VAE with a VampPrior, 2018, https://arxiv.org/abs/1705.07120, equation 9, with a sigmoid where
     they clip pixels. The encoder is lent by the model and belongs to it alone. A network with batch norm sees the
@@ -88,7 +89,7 @@ class Vamp(_OfGaussians):
         components: how many pseudo-inputs; the paper has 500.
     """
 
-    needs = frozenset({"mean", "logvar"})
+    needs = frozenset({"gaussian"})
     training_options: Mapping[str, Any] = {"matrix": False}
 
     def __init__(
@@ -109,9 +110,7 @@ class Vamp(_OfGaussians):
             raise ValueError("the VampPrior needs the model's encoder: use VAE.log_prior and VAE.sample_codes")
         low, high = self.value_range
         latent = encode(low + (high - low) * torch.sigmoid(self.pseudo))
-        assert latent.mean is not None
-        assert latent.logvar is not None
-        mean, logvar = latent.mean.flatten(1), latent.logvar.flatten(1)
+        mean, logvar = latent.aux["gaussian"].chunk(2, dim=1)
         return mean.new_zeros(len(mean)).log_softmax(0), mean, logvar
 
 

@@ -27,6 +27,8 @@ class Term(nn.Module, abc.ABC):
     """Whether it compares images, and so needs two of them."""
     needs_gradient: bool = False
     """Whether its value takes a gradient, so that it cannot be computed in inference mode."""
+    lowest_weight: float = 0.0
+    """Below it the loss would reward what the term is there to penalise, without end."""
     has_critic: bool = False
     """Whether :meth:`critic_loss` gives one."""
 

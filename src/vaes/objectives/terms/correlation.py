@@ -60,14 +60,16 @@ class TotalCorrelation(_OfAggregate):
 
 
 class MutualInformation(_OfAggregate):
-    """``I(x; z) = E [log q(z|x) - log q(z)]`` under the training images, by mini-batch sampling. A negative weight
-    would reward it.
+    """``I(x; z) = E [log q(z|x) - log q(z)]`` under the training images, by mini-batch sampling. The rate holds it
+    once, so that a weight of -1 leaves it out of the loss, and one below would reward it.
 
     Chen et al., Isolating Sources of Disentanglement in VAEs, 2018, https://arxiv.org/abs/1802.04942, equation 2.
 
     Args:
         estimator: of log q: ``weighted``, as for the paper's results, or ``stratified``.
     """
+
+    lowest_weight = -1.0
 
     def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
         """A scalar, in nats per image; over K importance samples, the mean."""
