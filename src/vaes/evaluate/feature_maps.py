@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from vaes.data import Splits
 from vaes.errors import UserError
-from vaes.evaluate.feature_network import STEPS, Classifier, shrunk
+from vaes.evaluate.feature_network import Classifier, shrunk
 from vaes.evaluate.features import known, leave, load_network, title, train_classifier, train_pretext
 from vaes.evaluate.passes import fingerprint
 from vaes.evaluate.record import NotApplicable
 
 __all__ = ["FILE", "KINDS", "FeatureMaps", "Found", "find_feature_maps", "untrained"]
 
+STEPS = 300
 FILE = "perceptual.safetensors"
 KINDS = ("auto", "classifier", "pretext", "random")
 SEED = 1
