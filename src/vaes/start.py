@@ -21,7 +21,7 @@ from vaes.errors import PartnerGone, UserError
 from vaes.train import checkpoint
 from vaes.train.folder import add_segment, history, locked, refuse_existing
 from vaes.train.listeners import Listener
-from vaes.train.runtime import Runtime
+from vaes.train.runtime import Runtime, together
 
 if TYPE_CHECKING:
     from vaes.evaluate.feature_maps import Found
@@ -157,7 +157,8 @@ class FeatureNetworks(Listener):
         from vaes.evaluate.feature_maps import find_feature_maps  # takes a second to import, which few rows need
 
         try:
-            self._found = self._runtime.from_first(lambda: find_feature_maps(name, self._splits, self._home))
+            with together():
+                self._found = self._runtime.from_first(lambda: find_feature_maps(name, self._splits, self._home))
         except PartnerGone:
             raise
         except UserError as error:

@@ -43,6 +43,7 @@ def test_a_network_is_trained_left_taken_again_and_not_the_one_that_judges(split
     assert found.name[:19] == find_features(str(tmp_path / FILE), splits, None).name[:19]
     assert found.name[:19] != classifier_features(splits, steps=60).name[:19]
     assert find_feature_maps("auto", splits, tmp_path, steps=30).name != found.name
+    assert find_feature_maps("random", splits, tmp_path, steps=60).name.startswith("random-")  # not what was asked for
 
 
 def test_auto_takes_what_the_images_allow(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:

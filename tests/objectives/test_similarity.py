@@ -11,6 +11,7 @@ from vaes import functional as F
 from vaes.config import build_model, build_objective, load
 from vaes.errors import UserError
 from vaes.likelihoods import Gaussian
+from vaes.methods import METHODS
 from vaes.model import Trace
 from vaes.objectives import ELBO, Context, Drawn, Noise, Objective
 from vaes.objectives.terms import MSSSIM, Perceptual
@@ -194,6 +195,15 @@ def test_what_cannot_be_is_refused_when_it_is_built(
     with pytest.raises(UserError) as caught:
         build_objective(config, build_model(config, shape), shape)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("row", ["ms_ssim", "perceptual"])
+def test_a_unit_counts_as_one_of_squared_error_and_none_is_the_vae(row: str) -> None:
+    weights = METHODS[f"{row}_vae"].weights
+    assert weights(784) == {"rate": 1.0, row: 392.0}
+    assert weights(784, beta=0.5, gamma=0.0) == {"rate": 0.5, row: 0.0}
+    with pytest.raises(ValueError, match="gamma: -1 is not right"):
+        weights(784, gamma=-1)
 
 
 def test_how_many_scales_there_is_room_for_is_said() -> None:
