@@ -175,6 +175,8 @@ def report(chosen: argparse.Namespace, times: Mapping[str, list[float]], held: M
         if name in held:
             found = ", ".join("x".join(map(str, shape)) for shape in held[name].pairs)
             cells += [f"{held[name].largest / held[PLAIN].largest:.2f}", found or "none"]
+        else:
+            cells += ["", ""]
         print(f"| `{name}` | " + " | ".join(cells) + " |")
 
 
