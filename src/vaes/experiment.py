@@ -188,7 +188,7 @@ class Experiment:
     def _train(
         self, start: "Start", data: Splits | None, runtime: "Runtime", callbacks: Sequence["Listener"]
     ) -> "Outcome":
-        from vaes.start import Provenance, reserved
+        from vaes.start import FeatureNetworks, Provenance, reserved
         from vaes.train.loop import fit
 
         experiment = self if data is None else self.of_python()
@@ -197,7 +197,8 @@ class Experiment:
         kept = experiment.replace({"data.changed": "refuse"})
         provenance = Provenance(kept, splits, start, accept=experiment.data["changed"] == "accept")
         model = kept.build_model(splits.train.shape)
-        objective, weighting = configuration.build_objective(kept, model, splits.train.shape)
+        networks = FeatureNetworks(splits, start, runtime)
+        objective, weighting = configuration.build_objective(kept, model, splits.train.shape, find_features=networks)
         with reserved(kept, start.folder, runtime) as folder:
             metrics = fit(
                 objective,
@@ -211,7 +212,7 @@ class Experiment:
                 resume=start.saved,
                 within=start.within,
                 runtime=runtime,
-                callbacks=[provenance, *callbacks],
+                callbacks=[provenance, networks, *callbacks],
             )
         return Outcome(folder, metrics, runtime.is_main)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, conv2d
 
 __all__ = [
     "Kernel",
@@ -23,12 +24,20 @@ __all__ = [
     "mean_scaled_gaussian_kernel",
     "median_squared_distance",
     "mmd",
+    "ms_ssim",
+    "ms_ssim_scales",
     "slerp",
     "squared_distances",
+    "ssim_maps",
     "to_float32",
 ]
 
 LOG_2PI = math.log(2 * math.pi)
+
+SSIM_WINDOW, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03  # Wang et al. 2004, section III.C
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2; from fine to coarse
+MS_SSIM_SMALLEST = 5
+MS_SSIM_FLOOR = 1e-4
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """A positive definite kernel: (N, D), (M, D) -> (N, M)."""
@@ -213,6 +222,83 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, biased: bool = False) -> Tensor
     if min(n, m) < 2:
         raise ValueError(f"the unbiased MMD needs two samples on each side, got {n} and {m}")
     return (xx.sum() - xx.trace()) / (n * (n - 1)) + (yy.sum() - yy.trace()) / (m * (m - 1)) - 2 * xy.mean()
+
+
+def ssim_maps(x: Tensor, y: Tensor, data_range: float, window: int = SSIM_WINDOW) -> tuple[Tensor, Tensor]:
+    """Luminance and contrast-structure of images (N, C, H, W) at every place where the window fits, two maps (N, C, H -
+    window + 1, W - window + 1), both 1 for equal images. Their product is SSIM.
+
+    ``(2 m m' + c1) / (m^2 + m'^2 + c1)`` and ``(2 s_xy + c2) / (s_x^2 + s_y^2 + c2)``, of moments under a Gaussian
+    window of sigma 1.5 (in proportion, where the window is not 11 wide); ``c1 = (0.01 data_range)^2``, ``c2 = (0.03
+    data_range)^2``. Variances are those of the window's weights, not scaled to be unbiased.
+
+    Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 2004, equation 13.
+    """
+    offset = torch.arange(window, dtype=x.dtype, device=x.device) - window // 2
+    weight = torch.exp(-offset.square() / (2 * (SSIM_SIGMA * window / SSIM_WINDOW) ** 2))
+    weight = weight / weight.sum()
+
+    def blur(image: Tensor) -> Tensor:
+        flat = image.flatten(0, 1)[:, None]
+        flat = conv2d(conv2d(flat, weight[None, None, :, None]), weight[None, None, None, :])
+        return flat.view(*image.shape[:2], *flat.shape[-2:])
+
+    c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y = blur(x * x) - mean_x.square(), blur(y * y) - mean_y.square()
+    covariance = blur(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
+    return luminance, (2 * covariance + c2) / (var_x + var_y + c2)
+
+
+def ms_ssim_scales(side: int) -> tuple[int, int]:
+    """How many scales of how wide a window images whose smaller side is this have: as many of five as keep the window
+    of 11 inside (176 pixels and more: five; 28 and 32: two); below 11 pixels one, of the widest odd window that fits.
+
+    Raises:
+        ValueError: a side below 5 pixels.
+
+    >>> [ms_ssim_scales(side) for side in (176, 64, 28, 8)]
+    [(5, 11), (3, 11), (2, 11), (1, 7)]
+    """
+    if side < MS_SSIM_SMALLEST:
+        raise ValueError(f"a side of {side} pixels is too small for structural similarity: its window is 5x5 at least")
+    if side < SSIM_WINDOW:
+        return 1, side - 1 + side % 2
+    return max(n for n in range(1, 1 + len(MS_SSIM_WEIGHTS)) if side >> (n - 1) >= SSIM_WINDOW), SSIM_WINDOW
+
+
+def ms_ssim(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
+    """Multi-scale structural similarity of images (N, C, H, W), (N,), 1 for equal images: ``prod_j m_j^w_j``, m_j being
+    the mean over places of the contrast-structure at scale j, and at the last scale of the whole SSIM. From one scale
+    to the next images are averaged over 2x2 pixels; a last odd row or column is left out.
+
+    Wang, Simoncelli & Bovik, Multiscale Structural Similarity for Image Quality Assessment, 2003,
+    https://doi.org/10.1109/ACSSC.2003.1292216, equation 7. With fewer scales than five (:func:`ms_ssim_scales`) their
+    weights are the first ones, made to sum to 1. Colour channels are taken one by one and averaged, as the paper is on
+    grey images. A mean below 0.0001 (of images that are each other's negative) counts as 0.0001: the power of a
+    negative number is none, and that of 0 has no gradient.
+
+    Args:
+        x: images whose black is 0.
+        y: others of their shape.
+        data_range: the highest possible value.
+
+    Raises:
+        ValueError: a side below 5 pixels.
+    """
+    scales, window = ms_ssim_scales(min(x.shape[-2:]))
+    weights = MS_SSIM_WEIGHTS[:scales]
+    total = 1.0 if scales == len(MS_SSIM_WEIGHTS) else sum(weights)  # all five sum to 1.0001, in the paper too
+    found: Tensor | float = 1.0
+    for scale, weight in enumerate(weights):
+        if scale:
+            x, y = avg_pool2d(x, 2), avg_pool2d(y, 2)
+        luminance, similar = ssim_maps(x, y, data_range, window)
+        similar = similar * luminance if scale == scales - 1 else similar
+        found = similar.flatten(2).mean(2).clamp_min(MS_SSIM_FLOOR) ** (weight / total) * found
+    assert isinstance(found, Tensor)
+    return found.mean(1)
 
 
 def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import nn
 
 from vaes import __version__, files
 from vaes import config as configuration
 from vaes.data import Splits
 from vaes.data.identity import Identity, identify
-from vaes.errors import UserError
+from vaes.errors import PartnerGone, UserError
 from vaes.train import checkpoint
 from vaes.train.folder import add_segment, history, locked, refuse_existing
 from vaes.train.listeners import Listener
-from vaes.train.runtime import Runtime
+from vaes.train.runtime import Runtime, together
 
 if TYPE_CHECKING:
+    from vaes.evaluate.feature_maps import Found
     from vaes.experiment import Experiment
     from vaes.train.loop import Training
 
-__all__ = ["Provenance", "Start", "data_notes", "remember", "reserved", "starting_point", "stored"]
+__all__ = ["FeatureNetworks", "Provenance", "Start", "data_notes", "remember", "reserved", "starting_point", "stored"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class Start(NamedTuple):
     """The configuration that it goes on with."""
     within: bool = False
     """It goes on in the run folder, which is there already."""
+    home: Path | None = None
+    """The run folder that it goes on from."""
 
 
 @contextlib.contextmanager
@@ -76,15 +80,15 @@ def starting_point(resume: str | Path | None, folder: Path | None, runtime: Runt
         if folder is not None and folder.resolve() != home:
             refuse_existing(folder)
             found = checkpoint.read(source)
-            yield Start(folder, found, _raw(found, str(resume)))
+            yield Start(folder, found, _raw(found, str(resume)), home=home)
             return
     with locked(home) if runtime.is_main else contextlib.nullcontext():
         runtime.wait()  # the first holds the run before the others look
         if source is None and not checkpoint.checkpoints(home):  # stopped before its first checkpoint
-            yield Start(home, None, stored(home), True)
+            yield Start(home, None, stored(home), True, home)
             return
         found = checkpoint.read(checkpoint.newest_folder(home) if source is None else source)
-        yield Start(home, found, _raw(found, str(resume)), True)
+        yield Start(home, found, _raw(found, str(resume)), True, home)
 
 
 def stored(run: Path) -> dict[str, Any]:
@@ -134,6 +138,37 @@ class Provenance(Listener):
         }
         files.write_atomic(training.folder / FILE, self._identity.write)
         add_segment(training.folder, segment)
+
+
+class FeatureNetworks(Listener):
+    """Finds the networks in whose features terms compare images: in the run that is gone on from, or trained before the
+    training begins, by the first process; and leaves them in the run folder."""
+
+    def __init__(self, splits: Splits, start: Start, runtime: Runtime) -> None:
+        self._splits, self._runtime, self._home = splits, runtime, start.home
+        self._found: Found | None = None
+
+    def __call__(self, name: str) -> tuple[str, nn.Module]:
+        """As :data:`vaes.objectives.terms.similarity.FindFeatures`.
+
+        Raises:
+            ValueError: there are none of this name, or they cannot be trained on these images.
+        """
+        from vaes.evaluate.feature_maps import find_feature_maps  # takes a second to import, which few rows need
+
+        try:
+            with together():
+                self._found = self._runtime.from_first(lambda: find_feature_maps(name, self._splits, self._home))
+        except PartnerGone:
+            raise
+        except UserError as error:
+            raise ValueError(f"features: {error}") from None
+        return self._found.name, self._found.maps
+
+    def start(self, training: "Training") -> None:
+        """Before the first step."""
+        if self._found is not None and training.runtime.is_main:
+            self._found.write(training.folder)
 
 
 def data_notes(run: Path, identity: Identity, *, accept: bool) -> list[str]:

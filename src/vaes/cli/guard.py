@@ -15,7 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from vaes import terminal
-from vaes.errors import PartnerGone, Stopped, UserError
+from vaes.errors import Stopped, UserError
 from vaes.memory import keep_freed_memory
 
 __all__ = ["guarded", "rank"]
@@ -30,13 +30,19 @@ def guarded(command: Callable[[], None]) -> int:
     keep_freed_memory()
     threading.excepthook = _say_of_thread
     _show_warnings()
-    try:
-        with terminal.outputs():
-            return _status(command)
-    except PartnerGone:
-        # Said, and everything is closed. Threads of gloo may be dropping tensors of the step that failed, which aborts
-        # the process if the interpreter is being taken down meanwhile: so it is not.
-        os._exit(2)
+    with terminal.outputs():
+        status = _status(command)
+    if status and _among_others():
+        # Said, and everything is closed. Threads of gloo may be dropping tensors of what failed, which aborts the
+        # process if the interpreter is being taken down meanwhile: so it is not.
+        os._exit(status)
+    return status
+
+
+def _among_others() -> bool:
+    """Whether this process has begun to speak to others."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
 
 
 def _status(command: Callable[[], None]) -> int:
@@ -48,8 +54,6 @@ def _status(command: Callable[[], None]) -> int:
             sys.stdout.flush()
     except UserError as error:
         terminal.note(f"{prefix}error: {terminal.line(error)}")
-        if isinstance(error, PartnerGone):
-            raise
         return 2
     except Stopped as stopped:
         terminal.note(f"{prefix}{terminal.line(stopped)}")

@@ -18,6 +18,7 @@ from vaes.errors import UserError
 from vaes.methods import METHODS
 from vaes.model import VAE
 from vaes.objectives import Bound, Objective, Term
+from vaes.objectives.terms.similarity import FindFeatures
 from vaes.schedules import Schedule
 from vaes.train.settings import Settings
 from vaes.train.weighting import Weighting
@@ -98,15 +99,26 @@ def build_model(config: Complete, image_shape: tuple[int, int, int]) -> VAE:
     return _call("model", VAE, encoder, decoder, posterior, prior, likelihood, value_range=section["value_range"])
 
 
-def build_objective(config: Complete, model: VAE, image_shape: tuple[int, int, int]) -> tuple[Objective, Weighting]:
-    """The method's objective on this model, and its weights as a function of the step."""
+def build_objective(
+    config: Complete, model: VAE, image_shape: tuple[int, int, int], *, find_features: FindFeatures | None = None
+) -> tuple[Objective, Weighting]:
+    """The method's objective on this model, and its weights as a function of the step.
+
+    ``find_features`` finds the networks that terms compare images in; without it there are no images to train one on,
+    and ``auto`` is the untrained one.
+    """
     row, section, n_steps = METHODS[config.method], config.objective, config.train["n_steps"]
     schedules = {"posterior": _posterior_schedules(config)}
     options, schedules["bound"] = _options("objective", BOUNDS[section["bound"]], section, n_steps)
     bound = _call("objective", BOUNDS[section["bound"]], **options)
     terms: dict[str, Term] = {}
     extra = section["terms"]
-    wired = {"z_shape": model.z_shape, "image_shape": image_shape}
+    wired = {
+        "z_shape": model.z_shape,
+        "image_shape": image_shape,
+        "value_range": model.value_range,
+        "find_features": find_features or _without_images(image_shape),
+    }
     for name in (*row.terms, *extra):
         path = f"objective.terms.{name}" if name in extra else f"objective.{name}"
         given = extra[name] if name in extra else section[name]
@@ -123,6 +135,15 @@ def build_objective(config: Complete, model: VAE, image_shape: tuple[int, int, i
     )
     _try_out(weighting, n_steps)
     return _call("method", Objective, model, bound, terms), weighting
+
+
+def _without_images(image_shape: tuple[int, int, int]) -> FindFeatures:
+    def find(name: str) -> tuple[str, nn.Module]:
+        from vaes.evaluate.feature_maps import untrained  # takes a second to import, which few rows need
+
+        return untrained(image_shape[0], name)
+
+    return find
 
 
 def _posterior_schedules(config: Complete) -> dict[str, Schedule]:

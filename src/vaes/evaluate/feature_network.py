@@ -11,7 +11,7 @@ from tqdm import tqdm
 from vaes.data import Batches, ImageSet
 from vaes.evaluate.passes import choose, pixels
 
-__all__ = ["SEED", "STEPS", "Classifier", "digest", "fit", "seen"]
+__all__ = ["SEED", "STEPS", "Classifier", "digest", "fit", "seen", "shrunk"]
 
 WIDTH = 64
 STEPS = 600
@@ -54,7 +54,12 @@ class Classifier(nn.Module):
 
 def seen(images: Tensor) -> Tensor:
     """(B, C, H, W) uint8 -> what the network sees: in [0, 1], and means over areas where a side exceeds 64 pixels."""
-    x, (h, w) = images.float() / 255, images.shape[2:]
+    return shrunk(images.float() / 255)
+
+
+def shrunk(x: Tensor) -> Tensor:
+    """(B, C, H, W), means over areas where a side exceeds 64 pixels."""
+    h, w = x.shape[2:]
     if max(h, w) <= LARGEST:
         return x
     size = [max(1, round(side * LARGEST / max(h, w))) for side in (h, w)]
@@ -63,7 +68,7 @@ def seen(images: Tensor) -> Tensor:
 
 def fit(
     images: ImageSet, outputs: int, loss: Callable[[nn.Module, Tensor, Tensor, int], Tensor], *, steps: int, what: str,
-    progress: bool,
+    progress: bool, seed: int = SEED,
 ) -> Classifier:  # fmt: skip
     """A network of so many outputs, trained for so many steps of 128 images with Adam.
 
@@ -74,13 +79,14 @@ def fit(
         steps: of Adam.
         what: the bar's name.
         progress: show a bar on a terminal.
+        seed: of the first weights and of the order of images.
     """
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         network = Classifier(images.shape[0], outputs)
         optimizer = torch.optim.Adam(network.parameters())
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-        order = Batches(images, min(BATCH, len(images)), SEED)
+        order = Batches(images, min(BATCH, len(images)), seed)
         for step in tqdm(range(steps), desc=what, disable=None if progress else True, leave=False):
             index = order.index(step)
             # Cloned: what is read under inference mode may not meet autograd.

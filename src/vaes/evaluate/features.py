@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from vaes import files
 from vaes.data import ImageSet, Splits
 from vaes.errors import UserError
-from vaes.evaluate.feature_network import STEPS, Classifier, digest, fit, seen
+from vaes.evaluate.feature_network import SEED, STEPS, Classifier, digest, fit, seen
 from vaes.evaluate.passes import fingerprint, pixels
 from vaes.evaluate.pretext import Solved, train_on_tasks
 from vaes.evaluate.record import NotApplicable
@@ -25,8 +25,14 @@ __all__ = [
     "classifier_features",
     "find_features",
     "inception",
+    "known",
+    "leave",
+    "load_network",
     "pixel_features",
     "pretext_features",
+    "title",
+    "train_classifier",
+    "train_pretext",
 ]
 
 logger = logging.getLogger(__name__)
@@ -72,7 +78,7 @@ def find_features(name: str, splits: Splits, cache: Path | None, *, progress: bo
     if name == "pretext":
         return pretext_features(splits, cache, progress=progress)
     if name.endswith(".safetensors"):
-        return _features(*_load(Path(name), splits.train.shape[0]))
+        return _features(*load_network(Path(name), splits.train.shape[0]))
     raise UserError(
         f"features: {name!r} is none of {', '.join(FEATURES)}, nor the .safetensors file that vaes evaluate has left"
     )
@@ -130,23 +136,37 @@ def classifier_features(
     Raises:
         NotApplicable: the data have no labels, or one class.
     """
-    train, test, classes = splits.train, splits.test, _classes(splits)
-    if train.labels is None or test.labels is None:
+    _labels(splits)
+    path = None if cache is None else cache / CLASSIFIER
+    return _kept(path, splits.train, steps, lambda: train_classifier(splits, steps=steps, progress=progress))
+
+
+def train_classifier(
+    splits: Splits, *, steps: int = STEPS, progress: bool = False, seed: int = SEED
+) -> tuple[Classifier, dict[str, Any]]:
+    """The network of :func:`classifier_features`, and its ``accuracy`` on the test split.
+
+    Raises:
+        NotApplicable: the data have no labels, or one class.
+    """
+    (labels, truth), test = _labels(splits), splits.test
+
+    def loss(network: nn.Module, x: Tensor, index: Tensor, step: int) -> Tensor:
+        return F.cross_entropy(network(x), labels[index].clone())
+
+    network = fit(splits.train, _classes(splits), loss, steps=steps, what="classifier", progress=progress, seed=seed)
+    parts = torch.arange(len(test)).split(500)
+    hits = sum(int((network(seen(pixels(test, part))).argmax(1) == truth[part]).sum()) for part in parts)
+    return network, {"accuracy": hits / len(test), "test_images": len(test)}
+
+
+def _labels(splits: Splits) -> tuple[Tensor, Tensor]:
+    train, test = splits.train.labels, splits.test.labels
+    if train is None or test is None:
         raise NotApplicable("the images come without labels, which the classifier is trained on: take other features")
-    if classes < 2:
+    if _classes(splits) < 2:
         raise NotApplicable("the labels are of one class: there is nothing to train a classifier on")
-    labels, truth = train.labels, test.labels
-
-    def trained() -> tuple[Classifier, dict[str, Any]]:
-        def loss(network: nn.Module, x: Tensor, index: Tensor, step: int) -> Tensor:
-            return F.cross_entropy(network(x), labels[index].clone())
-
-        network = fit(train, classes, loss, steps=steps, what="classifier", progress=progress)
-        parts = torch.arange(len(test)).split(500)
-        hits = sum(int((network(seen(pixels(test, part))).argmax(1) == truth[part]).sum()) for part in parts)
-        return network, {"accuracy": hits / len(test), "test_images": len(test)}
-
-    return _kept(None if cache is None else cache / CLASSIFIER, train, steps, trained)
+    return train, test
 
 
 def pretext_features(
@@ -159,12 +179,23 @@ def pretext_features(
     Raises:
         NotApplicable: images that have neither orientation nor quarters, or on which no task beats chance.
     """
+    path = None if cache is None else cache / PRETEXT
+    try:
+        return _kept(path, splits.train, steps, lambda: train_pretext(splits, steps=steps, progress=progress))
+    except NotApplicable as error:
+        raise NotApplicable(f"{error}: take --features pixels, or another network's") from None
 
-    def trained() -> tuple[Classifier, dict[str, Any]]:
-        network, solved = train_on_tasks(splits, steps=steps, progress=progress)
-        return network, {"tasks": {name: list(one) for name, one in solved.items()}, "test_images": len(splits.test)}
 
-    return _kept(None if cache is None else cache / PRETEXT, splits.train, steps, trained)
+def train_pretext(
+    splits: Splits, *, steps: int = STEPS, progress: bool = False, seed: int = SEED
+) -> tuple[Classifier, dict[str, Any]]:
+    """The network of :func:`pretext_features`, and its ``tasks``, each with the accuracy on the test split.
+
+    Raises:
+        NotApplicable: images that have neither orientation nor quarters, or on which no task beats chance.
+    """
+    network, solved = train_on_tasks(splits, steps=steps, progress=progress, seed=seed)
+    return network, {"tasks": {name: list(one) for name, one in solved.items()}, "test_images": len(splits.test)}
 
 
 def _kept(
@@ -172,29 +203,41 @@ def _kept(
 ) -> Features:
     """Of the network at a path, if it was trained so, else of one that is trained and left there."""
     wanted = {"train": fingerprint(train), "steps": steps}
-    if path is not None and path.is_file():
-        try:
-            network, metadata = _load(path, train.shape[0])
-        except UserError as error:
-            logger.warning("%s; it is trained anew", error)
-        else:
-            if {key: metadata.get(key) for key in wanted} == wanted:
-                return _features(network, metadata)
-    network, found = trained()
-    metadata = {**wanted, **found, "sha256": digest(network)}
+    if path is not None and (found := known(path, train.shape[0], wanted)) is not None:
+        return _features(*found)
+    network, about = trained()
+    metadata = {**wanted, **about}
     if path is not None:
-        files.write_atomic(path, lambda file: files.write_tensors(file, network.state_dict(), metadata))
+        leave(path, network, metadata)
     return _features(network, metadata)
 
 
-def _load(path: Path, channels: int) -> tuple[Classifier, dict[str, Any]]:
+def known(path: Path, channels: int, wanted: Mapping[str, Any]) -> tuple[Classifier, dict[str, Any]] | None:
+    """The network at a path and what is known of it, if that is what is wanted; a damaged one is named in a warning."""
+    if not path.is_file():
+        return None
+    try:
+        network, metadata = load_network(path, channels)
+    except UserError as error:
+        logger.warning("%s; it is trained anew", error)
+        return None
+    return (network, metadata) if {key: metadata.get(key) for key in wanted} == wanted else None
+
+
+def leave(path: Path, network: Classifier, metadata: Mapping[str, Any]) -> None:
+    """Write a network and what is known of it, for :func:`load_network`."""
+    whole = {**metadata, "sha256": digest(network)}
+    files.write_atomic(path, lambda file: files.write_tensors(file, network.state_dict(), whole))
+
+
+def load_network(path: Path, channels: int) -> tuple[Classifier, dict[str, Any]]:
     """A network that was left at a path, and what is known of it.
 
     Raises:
         UserError: it is no such file, of images with other channels, or damaged.
     """
     tensors, metadata = files.read_tensors(path)
-    if not isinstance(metadata.get("accuracy"), float) and not _solved(metadata):
+    if not isinstance(metadata.get("accuracy"), float) and not _solved(metadata) and not metadata.get("untrained"):
         raise UserError(f"{path}: not a network that vaes evaluate trained")
     network = Classifier(channels, len(tensors["head.bias"]) if "head.bias" in tensors else 1)
     try:
@@ -213,11 +256,17 @@ def _solved(metadata: Mapping[str, Any]) -> dict[str, Solved]:
         return {}
 
 
-def _features(network: Classifier, metadata: Mapping[str, Any]) -> Features:
+def title(network: Classifier, metadata: Mapping[str, Any], split: str = "test") -> str:
+    """A network's name: how it was trained, a hash of its weights, and how good it is on a split."""
     short = digest(network)[:8]
+    if metadata.get("untrained"):
+        return f"random-{short} (not trained)"
     if solved := _solved(metadata):
         said = ", ".join(f"{name} {one.accuracy:.4f} of {one.classes}" for name, one in solved.items())
-        name = f"pretext-{short} (held-out accuracy: {said})"
-    else:
-        name = f"classifier-{short} (test accuracy {metadata['accuracy']:.4f})"
+        return f"pretext-{short} (held-out accuracy: {said})"
+    return f"classifier-{short} ({split} accuracy {metadata['accuracy']:.4f})"
+
+
+def _features(network: Classifier, metadata: Mapping[str, Any]) -> Features:
+    name = title(network, metadata)
     return Features(name, lambda images: torch.cat([network.features(seen(part)) for part in images.split(500)]))

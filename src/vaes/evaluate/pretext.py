@@ -79,7 +79,7 @@ def _tile(x: Tensor, label: int) -> Tensor:
 
 
 def train_on_tasks(
-    splits: Splits, *, steps: int = STEPS, progress: bool = False
+    splits: Splits, *, steps: int = STEPS, progress: bool = False, seed: int = SEED
 ) -> tuple[Classifier, dict[str, Solved]]:
     """A network that learns the tasks on the training split, and how well it does on the test split. Tasks at which it
     does not beat chance there are dropped, and it learns the others anew.
@@ -91,12 +91,11 @@ def train_on_tasks(
     left = tasks(*seen(pixels(splits.train, torch.tensor([0]))).shape[2:])
     if not left:
         raise NotApplicable(
-            f"images of {h}x{w} have neither orientation nor quarters to learn features from without labels: take "
-            "--features pixels"
+            f"images of {h}x{w} have neither orientation nor quarters to learn features from without labels"
         )
     said = []
     while left:
-        network = _train(splits.train, left, steps, progress)
+        network = _train(splits.train, left, steps, progress, seed)
         accuracy, n = _held_out(network, splits.test, left), min(len(splits.test), MOST_HELD_OUT)
         good = [task for task in left if beats_chance(accuracy[task.name], n, task.classes)]
         if len(good) == len(left):
@@ -106,7 +105,7 @@ def train_on_tasks(
         left = good
     raise NotApplicable(
         f"nothing that can be learned without labels from these images beats chance on {n} held-out ones "
-        f"({', '.join(said)}): take --features pixels, or another network's"
+        f"({', '.join(said)})"
     )
 
 
@@ -118,9 +117,9 @@ def beats_chance(accuracy: float, n: int, classes: int) -> bool:
     return luck < LEVEL and (accuracy - chance) / (1 - chance) >= LIFT
 
 
-def _train(images: ImageSet, asked: Sequence[Task], steps: int, progress: bool) -> Classifier:
+def _train(images: ImageSet, asked: Sequence[Task], steps: int, progress: bool, seed: int) -> Classifier:
     def loss(network: nn.Module, x: Tensor, index: Tensor, step: int) -> Tensor:
-        rng = np.random.default_rng((SEED, step))
+        rng = np.random.default_rng((seed, step))
         values = []
         for task, part, head in zip(asked, x.chunk(len(asked)), _heads(asked), strict=False):
             which = torch.from_numpy(rng.integers(task.classes, size=len(part)))
@@ -130,7 +129,7 @@ def _train(images: ImageSet, asked: Sequence[Task], steps: int, progress: bool) 
 
     outputs = sum(task.classes for task in asked)
     what = "features without labels"
-    return fit(images, outputs, loss, steps=steps, what=what, progress=progress)
+    return fit(images, outputs, loss, steps=steps, what=what, progress=progress, seed=seed)
 
 
 def _heads(asked: Sequence[Task]) -> list[slice]:

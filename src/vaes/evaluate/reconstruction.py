@@ -4,13 +4,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from vaes import functional as F
 from vaes.evaluate.record import Array, Metric, NotApplicable, Skipped, attempt, mean_metric, same_length, to_float64
 
 __all__ = ["mse", "psnr", "reconstruction_metrics", "ssim"]
-
-WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # Wang et al. 2004, section III.C
 
 
 def _images(x: Array, y: Array) -> tuple[Tensor, Tensor]:
@@ -68,12 +66,11 @@ def psnr(x: Array, y: Array, *, data_range: float) -> Tensor:
 
 
 def ssim(x: Array, y: Array, *, data_range: float) -> Tensor:
-    """Structural similarity of each image, (N,), 1 for equal images: the mean over window places and channels of
-    ``(2 m m' + c1)(2 s_xy + c2) / ((m^2 + m'^2 + c1)(s_x^2 + s_y^2 + c2))``.
+    """Structural similarity of each image, (N,), 1 for equal images: the mean over window places and channels of the
+    product of both :func:`vaes.functional.ssim_maps`.
 
-    Moments under a Gaussian window of 11 x 11, sigma 1.5, at every place where it fits the image (no padding); ``c1 =
-    (0.01 data_range)^2``, ``c2 = (0.03 data_range)^2``. Variances are those of the window's weights, not scaled to be
-    unbiased. Colour channels are taken one by one and averaged (the paper is on grey images).
+    A Gaussian window of 11 x 11 at every place where it fits the image (no padding). Colour channels are taken one by
+    one and averaged (the paper is on grey images).
 
     Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 2004, equation 13.
 
@@ -87,29 +84,11 @@ def ssim(x: Array, y: Array, *, data_range: float) -> Tensor:
         UserError: of different lengths.
     """
     x, y = _images(x, y)
-    if min(x.shape[-2:]) < WINDOW:
-        raise NotApplicable(f"images are {x.shape[-2]}x{x.shape[-1]}: SSIM's window is {WINDOW}x{WINDOW}")
-    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    if min(x.shape[-2:]) < F.SSIM_WINDOW:
+        raise NotApplicable(f"images are {x.shape[-2]}x{x.shape[-1]}: SSIM's window is {F.SSIM_WINDOW}x{F.SSIM_WINDOW}")
+    maps = (F.ssim_maps(a, b, data_range) for a, b in zip(x.split(256), y.split(256), strict=True))
     # Five filtered maps of a whole test set would fill the memory.
-    return torch.cat([_ssim(a, b, c1, c2) for a, b in zip(x.split(256), y.split(256), strict=True)])
-
-
-def _ssim(x: Tensor, y: Tensor, c1: float, c2: float) -> Tensor:
-    offset = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
-    weight = torch.exp(-offset.square() / (2 * SIGMA**2))
-    weight = weight / weight.sum()
-
-    def blur(image: Tensor) -> Tensor:
-        flat = image.flatten(0, 1)[:, None]
-        flat = F.conv2d(F.conv2d(flat, weight[None, None, :, None]), weight[None, None, None, :])
-        return flat.view(*image.shape[:2], *flat.shape[-2:])
-
-    mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y = blur(x * x) - mean_x.square(), blur(y * y) - mean_y.square()
-    covariance = blur(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    contrast_structure = (2 * covariance + c2) / (var_x + var_y + c2)
-    return (luminance * contrast_structure).flatten(1).mean(1)
+    return torch.cat([(luminance * similar).flatten(1).mean(1) for luminance, similar in maps])
 
 
 def reconstruction_metrics(

@@ -153,6 +153,9 @@ class Training:
         try:
             self._tell("start")
             self.say(self._introduction())
+            for name, term in state.objective.named_terms.items():
+                if term.note:
+                    self.say(f"{name}: {term.note}")
             with Stop() as stop, self._writer:
                 while not self.last:
                     step = state.step

@@ -102,6 +102,19 @@ class Runtime:
             torch.distributed.all_gather_object(found, value)
         return found
 
+    def from_first(self, work: Callable[[], Any]) -> Any:
+        """What ``work`` gives, or refuses, in the first process of all, in every one of them."""
+        found = error = None
+        if self.is_main:
+            try:
+                found = work()
+            except UserError as refused:
+                error = refused
+        found, error = self.collected((found, error))[0]
+        if error is not None:
+            raise error
+        return found
+
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
         """Give every process the first one's values."""
         if self.world > 1:

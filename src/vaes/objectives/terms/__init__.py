@@ -7,16 +7,19 @@ from vaes.objectives.terms.discrepancy import MMD, SlicedWasserstein
 from vaes.objectives.terms.moments import DIP
 from vaes.objectives.terms.norms import GradientPenalty, LatentNorm
 from vaes.objectives.terms.rate import Capacity, FreeBits, JointCapacity
+from vaes.objectives.terms.similarity import MSSSIM, Perceptual
 
 __all__ = [
     "DIP",
     "MMD",
+    "MSSSIM",
     "Capacity",
     "FreeBits",
     "GradientPenalty",
     "JointCapacity",
     "LatentNorm",
     "MutualInformation",
+    "Perceptual",
     "PriorCritic",
     "SlicedWasserstein",
     "Term",

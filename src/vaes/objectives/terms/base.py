@@ -14,9 +14,9 @@ __all__ = ["Term"]
 class Term(nn.Module, abc.ABC):
     """A regulariser, one scalar for the whole batch; a module, because some have parameters of their own.
 
-    The constructor takes ``z_shape``, ``image_shape`` and ``n_train`` (the number of training images) as positional
-    parameters of these names where it needs them; its keyword-only parameters are keys. Over several processes a term
-    sees the images of its own.
+    The constructor takes ``z_shape``, ``image_shape``, ``value_range`` and ``find_features`` as positional parameters
+    of these names where it needs them; its keyword-only parameters are keys. Over several processes a term sees the
+    images of its own.
     """
 
     needs: frozenset[str] = frozenset()
@@ -29,6 +29,8 @@ class Term(nn.Module, abc.ABC):
     """Whether its value takes a gradient, so that it cannot be computed in inference mode."""
     lowest_weight: float = 0.0
     """Below it the loss would reward what the term is there to penalise, without end."""
+    note: str = ""
+    """What of it depends on the images, for people to read before the training."""
     has_critic: bool = False
     """Whether :meth:`critic_loss` gives one."""
 
