@@ -155,12 +155,29 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return distances
 
 
+class _Pairs(torch.autograd.Function):
+    """Distances of the pairs of one sample, as constants; ``torch.pdist`` has no rule under vmap."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.pdist(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        return torch.stack([_Pairs.apply(each) for each in x.unbind(in_dims[0])]), 0
+
+
 def median_squared_distance(x: Tensor, y: Tensor) -> Tensor:
     """Median squared distance between distinct points of the pooled sample, detached: the median heuristic's bandwidth.
 
     Gretton et al., A Kernel Two-Sample Test, JMLR 2012, section 8.
     """
-    return torch.pdist(torch.cat([x, y]).detach()).square().median()
+    distances: Tensor = _Pairs.apply(torch.cat([x, y]).detach())
+    return distances.square().median()
 
 
 def gaussian_kernel(squared_bandwidth: Tensor | float) -> Kernel:
