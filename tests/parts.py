@@ -7,7 +7,7 @@ from vaes import likelihoods, posteriors
 from vaes.model import VAE
 from vaes.nn import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from vaes.objectives import Noise
-from vaes.priors import StandardNormal
+from vaes.priors import Prior, StandardNormal
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -25,6 +25,7 @@ def small_vae(
     likelihood: likelihoods.Likelihood | None = None,
     network: str = "mlp",
     seed: int = 0,
+    prior: Prior | None = None,
 ) -> VAE:
     torch.manual_seed(seed)
     posterior = posterior or posteriors.Gaussian()
@@ -36,7 +37,7 @@ def small_vae(
     else:
         encoder = ConvEncoder(shape, posterior.heads((z_dim,)), dim=4, dim_mults=(1, 2))
         decoder = ConvDecoder(z_dim, shape, dim=4, dim_mults=(1, 2))
-    return VAE(encoder, decoder, posterior, StandardNormal(z_dim), likelihood)
+    return VAE(encoder, decoder, posterior, prior or StandardNormal(z_dim), likelihood)
 
 
 class Affine(nn.Module):

@@ -3,11 +3,22 @@ import torch
 from parts import randn, small_vae
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal, kl_divergence
 
-from vaes import likelihoods
+from vaes import likelihoods, view
 from vaes.model import VAE
 from vaes.nn import MLPDecoder, MLPEncoder
-from vaes.posteriors import IAF, FullCovariance, Gaussian, Point, Posterior, Sylvester
-from vaes.priors import Mixture, StandardNormal, Vamp
+from vaes.posteriors import (
+    IAF,
+    FullCovariance,
+    Gaussian,
+    Point,
+    Posterior,
+    RelaxedCategorical,
+    Sylvester,
+    VonMisesFisher,
+)
+from vaes.posteriors import Joint as JointPosterior
+from vaes.priors import Categorical as Classes
+from vaes.priors import Joint, Mixture, Prior, Sphere, StandardNormal, Vamp
 from vaes.randomness import Draw, Use, draw, mirrored
 
 
@@ -76,6 +87,35 @@ def test_a_full_covariance_is_torch_s() -> None:
     torch.testing.assert_close(posterior.centre(h, (d,)).z[0], q.mean)
     with pytest.raises(ValueError, match="full covariance is of flat codes"):
         posterior.outputs((2, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("prior", "posterior", "z_dim"),
+    [
+        (Sphere(3), VonMisesFisher(), 3),
+        (Classes(4, classes=2), RelaxedCategorical((4,), classes=2), 4),
+        (Joint(5, classes=(3,)), JointPosterior((5,), classes=(3,)), 5),
+    ],
+)
+def test_walks_stay_where_codes_lie(prior: Prior, posterior: Posterior, z_dim: int) -> None:
+    z = prior.sample(draw(prior.noise, (8,), 0, Use.PRIOR, 0))
+    torch.testing.assert_close(prior.project(z), z)
+    for away in (z.roll(1, 0) + 0.7 * z, torch.zeros(1, z_dim), -3 * z):
+        back = prior.project(away)
+        torch.testing.assert_close(prior.project(back), back)
+        best = (away - back).square().sum(-1)
+        assert (best[:, None] <= (away[:, None] - z).square().sum(-1) + 1e-5).all()  # no other code is nearer
+    torch.manual_seed(0)
+    model = small_vae(z_dim=z_dim, posterior=posterior, prior=prior)
+    met: list[torch.Tensor] = []
+    model.decoder.register_forward_hook(lambda module, given, made: met.append(given[0]))
+    model.interpolate(z[:2], z[2:4], 5)
+    options = view.Options(n_samples=3, n_interpolate=4, n_traverse=3)
+    for mode in ("interpolate", "traverse"):
+        view.make(mode, model, options)
+    assert len(met) >= 3
+    for codes in (given for given in met if len(given) > 1):  # one of zeros asks for the shape of images
+        torch.testing.assert_close(prior.project(codes), codes)
 
 
 def test_a_grid_of_codes_is_its_flat_self() -> None:

@@ -32,7 +32,7 @@ __all__ = ["MEANING", "Codes", "check_output", "encode", "image_shape", "read_co
 MEANING = {
     "path": "the image's file as it was given, or its number in the set; undecodable bytes as \\udcNN",
     "label": "the name of its class; empty without labels",
-    "z0 ...": "the mean of q(z|x), or the code where the posterior is a point",
+    "z0 ...": "the mean of q(z|x), or the code where the posterior is a point; of a grid, row after row",
     "logvar0 ...": "the log-variance of q(z|x); no such columns where the posterior is a point",
     "elbo": "evidence lower bound, nats: -distortion - rate; empty where the posterior is a point",
     "distortion": "-E_q log p(x|z), nats, the mean over a draw and its mirror image about the mean",

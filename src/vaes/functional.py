@@ -18,9 +18,7 @@ __all__ = [
     "kl_normal",
     "lerp",
     "log_mean_exp",
-    "log_mixtures",
     "log_normal",
-    "log_normal_pairs",
     "mean_scaled_gaussian_kernel",
     "median_squared_distance",
     "mmd",
@@ -55,60 +53,6 @@ def log_normal(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
     tensor([-0.9189])
     """
     return -0.5 * (LOG_2PI + logvar + (x - mean).square() * torch.exp(-logvar))
-
-
-def log_normal_pairs(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """log N(z_n; mean_c, diag exp(logvar_c)) of codes (N, D) and components (C, D) -> (N, C), in nats, without holding
-    (N, C, D).
-
-    The square is multiplied out about the components' mean, which keeps the digits of codes far from 0.
-    """
-    middle = mean.mean(0)
-    z, mean, precision = z - middle, mean - middle, torch.exp(-logvar)
-    squares = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(-1)
-    return -0.5 * (z.shape[-1] * LOG_2PI + logvar.sum(-1) + squares.clamp_min(0))
-
-
-class _LogMixtures(torch.autograd.Function):
-    """One dimension after the other, in the backward pass too, so that no (N, M, D) is ever held."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(z: Tensor, mean: Tensor, logvar: Tensor, log_weights: Tensor) -> Tensor:
-        columns = zip(z.unbind(1), mean.unbind(1), logvar.unbind(1), strict=True)
-        each = [torch.logsumexp(log_weights + log_normal(x[:, None], m, v), 1) for x, m, v in columns]
-        return torch.stack(each, 1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        z, mean, logvar, log_weights, output = ctx.saved_tensors
-        of_z, of_mean, of_logvar = [], [], []
-        for d in range(z.shape[1]):
-            x, m, v = z[:, d, None], mean[:, d], logvar[:, d]
-            share = torch.exp(log_weights + log_normal(x, m, v) - output[:, d, None]) * gradient[:, d, None]
-            pull = share * (x - m) * torch.exp(-v)
-            of_z.append(-pull.sum(1))
-            of_mean.append(pull.sum(0))
-            of_logvar.append(0.5 * (pull * (x - m) - share).sum(0))
-        return torch.stack(of_z, 1), torch.stack(of_mean, 1), torch.stack(of_logvar, 1), None
-
-
-def log_mixtures(z: Tensor, mean: Tensor, logvar: Tensor, log_weights: Tensor) -> Tensor:
-    """``log sum_m w_nm N(z_nd; mean_md, exp(logvar_md))`` of each code and dimension, in nats.
-
-    Args:
-        z: (N, D).
-        mean: (M, D).
-        logvar: (M, D).
-        log_weights: (N, M), constants.
-    """
-    found: Tensor = _LogMixtures.apply(z, mean, logvar, log_weights)
-    return found
 
 
 def kl_normal(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -164,12 +108,29 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return distances
 
 
+class _Pairs(torch.autograd.Function):
+    """Distances of the pairs of one sample, as constants; ``torch.pdist`` has no rule under vmap."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.pdist(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        return torch.stack([_Pairs.apply(each) for each in x.unbind(in_dims[0])]), 0
+
+
 def median_squared_distance(x: Tensor, y: Tensor) -> Tensor:
     """Median squared distance between distinct points of the pooled sample, detached: the median heuristic's bandwidth.
 
     Gretton et al., A Kernel Two-Sample Test, JMLR 2012, section 8.
     """
-    return torch.pdist(torch.cat([x, y]).detach()).square().median()
+    distances: Tensor = _Pairs.apply(torch.cat([x, y]).detach())
+    return distances.square().median()
 
 
 def gaussian_kernel(squared_bandwidth: Tensor | float) -> Kernel:

@@ -50,7 +50,7 @@ class VAE(nn.Module):
 
     Raises:
         TypeError: a part is not of its kind.
-        ValueError: the decoder's range does not fit the pixels', or the posterior the prior.
+        ValueError: the decoder's range does not fit the pixels', or the posterior the prior or the shape of its codes.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class VAE(nn.Module):
         misfit = likelihood.misfit(output_range(decoder), self.value_range)
         if misfit:
             raise ValueError(misfit)
+        posterior.outputs(prior.z_shape)  # refuses codes of a shape that it cannot give
         given, wanted = posterior.support(prior.z_shape), prior.support
         if given != wanted:
             raise ValueError(
@@ -171,6 +172,10 @@ class VAE(nn.Module):
         """Noise (N, ...) as ``prior.noise`` wants it -> codes from the prior (N, Z...)."""
         return self.prior.sample(noise, self.encode)
 
+    def shaped(self, z: Tensor) -> Tensor:
+        """Codes (N, Z...) or, flattened, (N, D) -> (N, Z...). Tables, walks and metrics hold them flattened."""
+        return z.reshape(len(z), *self.z_shape)
+
     def decode(self, z: Tensor) -> Tensor:
         """Codes (..., Z...) -> mean images E[x|z] (..., C, H, W), in ``value_range``."""
         return self.likelihood.mean(self._decode(z))
@@ -184,12 +189,15 @@ class VAE(nn.Module):
         return self.decode(self.encode(x).z[0])
 
     def interpolate(self, a: Tensor, b: Tensor, n: int, *, path: Literal["linear", "spherical"] = "linear") -> Tensor:
-        """Mean images (N, n, C, H, W) along the path from codes a (N, D) to codes b (N, D), ends included."""
+        """Mean images (N, n, C, H, W) along the path from codes a (N, Z...) to codes b (N, Z...), ends included; what
+        lies between codes is shown by the nearest code."""
         t = torch.linspace(0, 1, n, dtype=a.dtype, device=a.device)[None, :, None]
+        a, b = a.flatten(1), b.flatten(1)
         if path not in ("linear", "spherical"):
             raise ValueError(f"path must be 'linear' or 'spherical', got {path!r}")
         between = lerp if path == "linear" else slerp
-        return self.decode(between(a[:, None], b[:, None], t))
+        z = self.prior.project(self.shaped(between(a[:, None], b[:, None], t).flatten(0, 1)))
+        return self.decode(z).unflatten(0, (len(a), n))
 
     def _decode(self, z: Tensor) -> Tensor:
         lead = z.shape[: z.dim() - len(self.z_shape)]

@@ -145,8 +145,8 @@ class Run:
         return self._batched(self.model.sample, noise)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Mean images of codes (N, D)."""
-        return self._batched(self.model.decode, z)
+        """Mean images of codes (N, Z...), or flattened, (N, D)."""
+        return self._batched(self.model.decode, self.model.shaped(z))
 
     def reconstruct(self, images: Any = "test", *, n: int = 64) -> tuple[Tensor, Tensor]:
         """The first n images, and the mean images of their central codes. See :meth:`encode` for ``images``."""
@@ -155,12 +155,13 @@ class Run:
         return x, self._batched(self.model.reconstruct, x)
 
     def traverse(self, dim: int, *, n: int = 9, reach: float = 3.0, start: Tensor | None = None) -> Tensor:
-        """Mean images along one dimension from -reach to reach, the others as in ``start`` (D,), by default 0."""
+        """Mean images along one dimension from -reach to reach, the others as in ``start`` (D,), by default 0. Codes
+        are brought to the nearest of the prior's, where those are not all of R^D."""
         if not 0 <= dim < self.model.z_dim:
             raise UserError(f"dim: {dim} of {self.model.z_dim} latent dimensions; they are counted from 0")
-        z = (torch.zeros(self.model.z_dim) if start is None else start.cpu()).repeat(n, 1)
+        z = (torch.zeros(self.model.z_dim) if start is None else start.cpu().flatten()).repeat(n, 1)
         z[:, dim] = torch.linspace(-reach, reach, n)
-        return self.decode(z)
+        return self.decode(self.model.prior.project(self.model.shaped(z)))
 
     def encode(self, images: Any = "test", *, seed: int = 0, batch_size: int = 256, progress: bool = False) -> Codes:
         """Codes and numbers of images, a row each.

@@ -22,6 +22,7 @@ def uniform(*shape: int) -> Tensor:
 
 CASES: dict[str, tuple[Callable[..., object], tuple[Tensor, ...]]] = {
     "gumbel": (D.gumbel, (uniform(2, 4),)),
+    "gumbel_of_normal": (D.gumbel_of_normal, (normal(2, 4),)),
     "relaxed": (lambda a, g: D.relaxed(a, g, 0.5), (normal(2, 3, 4), normal(2, 5, 3, 4))),
     "log_relaxed": (lambda y, a: D.log_relaxed(y.log_softmax(-1), a, 0.5), (normal(2, 3, 4), normal(2, 3, 4, seed=1))),
     "straight_through": (D.straight_through, (normal(2, 3, 4),)),

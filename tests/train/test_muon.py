@@ -76,6 +76,30 @@ def test_biases_and_gains_get_adams_steps() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("lr", [0.01, (0.01, 0.02, 0.04)])
+@pytest.mark.parametrize("matrix", [True, False])
+def test_a_stacked_step_is_that_of_each_member_alone(lr: float | tuple[float, ...], matrix: bool) -> None:
+    shapes = [(2, 2), (5, 3), (3, 5), (6, 3, 4, 4), (4,), ()]
+    stacks = [nn.Parameter(torch.randn(3, *shape, dtype=torch.float64)) for shape in shapes]
+    members = [[nn.Parameter(stack[i].detach().clone()) for stack in stacks] for i in range(3)]
+    options = {"betas": (0.8, 0.95), "weight_decay": 0.1}
+    each = lr if isinstance(lr, tuple) else (lr,) * 3
+    own = torch.tensor(lr, dtype=torch.float64) if isinstance(lr, tuple) else lr
+    together = Muon([{"params": stacks, "matrix": matrix, "stacked": True, "lr": own}], lr=0.0, **options)
+    alone = [Muon([{"params": m, "matrix": matrix}], lr=one, **options) for m, one in zip(members, each, strict=True)]
+    for found in (0.0, 1.0, 0.0):  # the second finds an infinity
+        for optimizer in (together, *alone):
+            optimizer.found_inf = torch.tensor(found)
+        for k, stack in enumerate(stacks):
+            stack.grad = torch.randn_like(stack)
+            for i, member in enumerate(members):
+                member[k].grad = stack.grad[i].clone()
+        for optimizer in (together, *alone):
+            optimizer.step()
+    for k, stack in enumerate(stacks):
+        torch.testing.assert_close(stack.detach(), torch.stack([member[k].detach() for member in members]))
+
+
 def test_a_parameter_without_a_gradient_stays() -> None:
     weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
     optimizer = Muon([weight, bias], lr=1.0)

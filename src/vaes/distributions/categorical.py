@@ -12,6 +12,7 @@ __all__ = [
     "Joint",
     "choose",
     "gumbel",
+    "gumbel_of_normal",
     "kl_categorical",
     "kl_joint",
     "log_categorical",
@@ -26,6 +27,15 @@ def gumbel(uniform: Tensor) -> Tensor:
     """Uniform noise on [0, 1] -> standard Gumbel noise ``-log(-log u)``, finite at both ends."""
     info = torch.finfo(uniform.dtype)
     return -torch.log(-torch.log(uniform.clamp(info.tiny, 1 - info.eps / 2)))
+
+
+def gumbel_of_normal(normal: Tensor) -> Tensor:
+    """Standard normal noise -> standard Gumbel noise, the quantile of its distribution function.
+
+    From the tail, which keeps the digits on both sides; ``log_ndtr`` has no rule under vmap.
+    """
+    tail = 0.5 * torch.special.erfc(normal.abs() * 0.5**0.5)
+    return -torch.log(-torch.where(normal > 0, torch.log1p(-tail), torch.log(tail)))
 
 
 def relaxed(logits: Tensor, noise: Tensor, temperature: Tensor | float) -> Tensor:

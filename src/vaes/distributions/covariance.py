@@ -58,7 +58,10 @@ def log_cholesky(z: Tensor, q: Cholesky) -> Tensor:
 
 
 def kl_cholesky(q: Cholesky) -> Tensor:
-    """KL(N(mean, L L^T) || N(0, I)) (B,) in nats: ``(|mean|^2 + |L|^2 - D) / 2 - sum log L_ii``, exact at 0."""
+    """KL(N(mean, L L^T) || N(0, I)) per dimension (B, D) in nats, exact at 0.
+
+    Dimension i has E KL(q(z_i|z_1 .. z_i-1) || N(0, 1)) = ``(mean_i^2 + sum_j L_ij^2 - 1) / 2 - log L_ii``, which the
+    chain rule adds up to the whole.
+    """
     own = torch.expm1(2 * q.log_diagonal) - 2 * q.log_diagonal
-    below = q.factor.tril(-1).square().sum((-2, -1))
-    return 0.5 * ((q.mean.square() + own).sum(-1) + below)
+    return 0.5 * (q.mean.square() + own + q.factor.tril(-1).square().sum(-1))

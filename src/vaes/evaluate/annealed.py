@@ -35,7 +35,7 @@ class Annealing(NamedTuple):
 
 
 class _Path(NamedTuple):
-    """``log f_b(z) = (1 - b) log base(z) + b log joint(z)`` for one batch of images."""
+    """``log f_b(z) = (1 - b) log base(z) + b log joint(z)`` for one batch of images; codes are flattened."""
 
     base: Callable[[Tensor], Tensor]  # (K, B, D) -> (K, B)
     joint: Callable[[Tensor], Tensor]
@@ -122,15 +122,18 @@ def _path(model: VAE, x: Tensor, start: str) -> _Path:
     if model.prior.support != REAL:
         raise NotApplicable(f"codes are {model.prior.support}, and Hamiltonian Monte Carlo moves through all of R^D")
 
+    def log_prior(z: Tensor) -> Tensor:
+        return model.log_prior(z.unflatten(-1, model.z_shape))
+
     def joint(z: Tensor) -> Tensor:
-        y = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        return model.likelihood.log_prob(y, x) + model.log_prior(z)
+        y = model.decoder(model.shaped(z.flatten(0, 1))).unflatten(0, z.shape[:2])
+        return model.likelihood.log_prob(y, x) + log_prior(z)
 
     if start == "prior":
         return _Path(
-            model.log_prior,
+            log_prior,
             joint,
-            lambda noise: model.sample_codes(noise.flatten(0, 1)).unflatten(0, noise.shape[:2]),
+            lambda noise: model.sample_codes(noise.flatten(0, 1)).flatten(1).unflatten(0, noise.shape[:2]),
             x.new_ones(()),
             model.prior.noise,
         )
@@ -139,9 +142,14 @@ def _path(model: VAE, x: Tensor, start: str) -> _Path:
     mean, logvar = latent.mean, latent.logvar
     if mean is None or logvar is None:
         raise NotApplicable(f"the posterior {type(model.posterior).__name__} is no Gaussian: start AIS at the prior")
+    mean, logvar = mean.flatten(1), logvar.flatten(1)
     scale = torch.exp(0.5 * logvar)
     return _Path(
-        lambda z: log_normal(z, mean, logvar).sum(-1), joint, lambda noise: mean + scale * noise, scale, model.noise
+        lambda z: log_normal(z, mean, logvar).sum(-1),
+        joint,
+        lambda noise: mean + scale * noise.flatten(2),
+        scale,
+        model.noise,
     )
 
 

@@ -66,9 +66,9 @@ def pixels(images: ImageSet, index: Tensor) -> Tensor:
 
 
 def central(found: Latent | Trace) -> Codes:
-    """The codes of a batch, on the CPU."""
+    """The codes of a batch, flattened, on the CPU."""
     mean = found.z[0] if found.mean is None else found.mean
-    return Codes(mean.cpu(), None if found.logvar is None else found.logvar.cpu())
+    return Codes(mean.flatten(1).cpu(), None if found.logvar is None else found.logvar.flatten(1).cpu())
 
 
 def join(parts: Sequence[Codes]) -> Codes:
@@ -89,12 +89,10 @@ def encode(model: VAE, images: ImageSet, index: Tensor, batch_size: int, progres
 
 
 def decode(model: VAE, codes: Tensor, batch_size: int, progress: bool = False) -> Tensor:
-    """Codes (N, D) -> their mean images (N, C, H, W) in the model's value range."""
+    """Codes (N, D), flattened, -> their mean images (N, C, H, W) in the model's value range."""
     like = next(model.parameters())
-    index = torch.arange(len(codes))
-    return torch.cat(
-        [model.decode(codes[part].to(like)).cpu() for part in batches(index, batch_size, "reconstructing", progress)]
-    )
+    parts = batches(torch.arange(len(codes)), batch_size, "reconstructing", progress)
+    return torch.cat([model.decode(model.shaped(codes[part].to(like))).cpu() for part in parts])
 
 
 def draw_samples(

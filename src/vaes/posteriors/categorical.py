@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vaes.distributions import log_categorical, relaxed
+from vaes.distributions import gumbel_of_normal, log_categorical, relaxed
 from vaes.posteriors.base import Latent, Posterior
 from vaes.posteriors.gaussian import Gaussian
 from vaes.randomness import Draw
@@ -159,9 +159,7 @@ class Joint(_Relaxing):
         """h (B, D + N) and standard normal noise (K, B, D) -> Latent."""
         of_numbers, of_classes = noise.tensor_split([self.numbers], -1)
         gaussian, logits = h.tensor_split([2 * self.numbers], -1)
-        # Gumbel's quantile of the normal's distribution function, whose logarithm keeps the digits near 1.
-        gumbel = -torch.log(-torch.special.log_ndtr(of_classes))
-        classes = self._draw(logits, gumbel, self.variables, options)
+        classes = self._draw(logits, gumbel_of_normal(of_classes), self.variables, options)
         return self._both(self.start(gaussian, of_numbers), classes, gaussian, logits)
 
     def centre(self, h: Tensor, z_shape: tuple[int, ...]) -> Latent:

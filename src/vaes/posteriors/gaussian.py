@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from vaes.distributions import log_cholesky, sample_cholesky, split_cholesky
 from vaes.functional import LOG_2PI, log_normal
 from vaes.posteriors.base import Latent, Posterior
 from vaes.randomness import Draw
@@ -49,35 +50,32 @@ class Gaussian(Posterior):
 
 
 class FullCovariance(Posterior):
-    """q(z|x) = N(mean, L L'), L lower triangular with ``exp`` on its diagonal: z = mean + L noise.
+    """q(z|x) = N(mean, L L'), L lower triangular with a positive diagonal: z = mean + L noise.
 
     Kingma & Welling, An Introduction to Variational Autoencoders, 2019, https://arxiv.org/abs/1906.02691, section
-    2.5.1. ``aux["cholesky"]`` is L (B, D, D); codes are flat.
+    2.5.1. ``aux["cholesky"]`` is L (B, D, D), ``aux["log_diagonal"]`` (B, D) the logarithms of its diagonal; codes are
+    flat.
     """
 
     gives = frozenset({"log_q", "mean", "log_q_stopped"})
 
     def outputs(self, z_shape: tuple[int, ...]) -> int:
-        """The D means, D logarithms of the diagonal, and D (D - 1) / 2 entries below it."""
+        """The D means, the logarithms of L's squared diagonal, and D (D - 1) / 2 entries below it, row after row."""
         d = _flat(z_shape)
         return d * (d + 3) // 2
 
     def forward(self, h: Tensor, noise: Tensor, options: Mapping[str, float] | None = None) -> Latent:
         """h (B, D (D + 3) / 2) and noise (K, B, D) -> Latent."""
-        mean, cholesky, log_diagonal = _triangular(h, noise.shape[-1])
-        z = mean + torch.einsum("bij,kbj->kbi", cholesky, noise)
-        log_q = -(0.5 * (LOG_2PI + noise.square()) + log_diagonal).sum(-1)
-        return Latent(z, log_q, mean, None, {"cholesky": cholesky})
+        q = split_cholesky(h)
+        return Latent(*sample_cholesky(q, noise), q.mean, None, {"cholesky": q.factor, "log_diagonal": q.log_diagonal})
 
     def centre(self, h: Tensor, z_shape: tuple[int, ...]) -> Latent:
         """The mean."""
-        return self(h, h.new_zeros(1, len(h), _flat(z_shape)))._replace(z=_triangular(h, _flat(z_shape))[0][None])
+        return self(h, h.new_zeros(1, len(h), _flat(z_shape)))
 
     def log_prob(self, h: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) of codes z (K, B, D) -> (K, B), in nats."""
-        mean, cholesky, log_diagonal = _triangular(h, z.shape[-1])
-        noise = torch.linalg.solve_triangular(cholesky, (z - mean)[..., None], upper=False)[..., 0]
-        return -(0.5 * (LOG_2PI + noise.square()) + log_diagonal).sum(-1)
+        return log_cholesky(z, split_cholesky(h))
 
 
 def _halves(h: Tensor, z_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -89,13 +87,3 @@ def _flat(z_shape: tuple[int, ...]) -> int:
     if len(z_shape) != 1:
         raise ValueError(f"a full covariance is of flat codes, and these are {z_shape}: use the posterior gaussian")
     return z_shape[0]
-
-
-def _triangular(h: Tensor, d: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, D (D + 3) / 2) -> mean (B, D), L (B, D, D), the logarithms of its diagonal (B, D)."""
-    mean, log_diagonal, below = h.split([d, d, d * (d - 1) // 2], dim=1)
-    # As a product with a constant: index_put would have no rule under vmap that keeps gradients.
-    rows, columns = torch.tril_indices(d, d, -1, device=h.device)
-    place = h.new_zeros(d * (d - 1) // 2, d * d)
-    place[torch.arange(len(rows), device=h.device), rows * d + columns] = 1
-    return mean, (below @ place).unflatten(1, (d, d)) + torch.diag_embed(log_diagonal.exp()), log_diagonal

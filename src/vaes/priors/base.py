@@ -61,6 +61,11 @@ class Prior(nn.Module, abc.ABC):
     def centre(self, encode: Encode | None = None) -> Tensor:
         """A central code (Z...): the prior's mean, where that is known and a code."""
 
+    def project(self, z: Tensor) -> Tensor:
+        """Any z (..., Z...) -> the code nearest to it, itself where codes are all of R^D: what a walk between codes
+        leaves, and decoders have never seen."""
+        return z
+
     def kl(self, latent: Latent) -> Tensor | None:
         """KL(q(z|x) || p) per dimension (B, Z...) in nats, or None where it has no closed form.
 

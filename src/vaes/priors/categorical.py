@@ -33,12 +33,16 @@ class _WithClasses(Prior):
 
     def sample(self, noise: Tensor, encode: Encode | None = None) -> Tensor:
         """Standard normal noise (N, D) -> codes: the largest of a variable's numbers is its class."""
-        numbers, scores = noise.tensor_split([self.numbers], -1)
-        return torch.cat([numbers, corners(scores, self.variables)], -1)
+        return self.project(noise)
 
     def centre(self, encode: Encode | None = None) -> Tensor:
         """0, and the first class of each variable: all classes are alike, and their mean is none."""
         return torch.cat([torch.zeros(self.numbers), corners(torch.zeros(sum(self.variables)), self.variables)])
+
+    def project(self, z: Tensor) -> Tensor:
+        """z (..., D) -> its numbers, and of each variable the class that has most."""
+        numbers, scores = z.tensor_split([self.numbers], -1)
+        return torch.cat([numbers, corners(scores, self.variables)], -1)
 
     def kl(self, latent: Latent) -> Tensor | None:
         """The closed form (B, D), a variable's in even shares."""

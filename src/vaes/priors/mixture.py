@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaes.functional import log_normal_pairs
+from vaes.distributions import log_mixture, sample_mixture
 from vaes.priors.base import Encode, Prior
 from vaes.randomness import Draw
 
@@ -29,17 +29,13 @@ class _OfGaussians(Prior):
     def log_prob(self, z: Tensor, encode: Encode | None = None) -> Tensor:
         """z (..., Z...) -> (...), in nats."""
         log_weights, mean, logvar = self._components(encode)
-        lead = z.shape[: z.dim() - len(self.z_shape)]
-        found = torch.logsumexp(log_weights + log_normal_pairs(z.reshape(-1, self.z_dim), mean, logvar), -1)
-        return found.reshape(lead)
+        return log_mixture(z.flatten(z.dim() - len(self.z_shape)), mean, logvar, log_weights)
 
     def sample(self, noise: Tensor, encode: Encode | None = None) -> Tensor:
-        """Uniform noise (N, 1 + D) -> codes (N, Z...): by the weights' cumulative sums, and the normal quantile."""
+        """Uniform noise (N, 1 + D) -> codes (N, Z...)."""
         log_weights, mean, logvar = self._components(encode)
-        ends = log_weights.exp().cumsum(0)
-        chosen = torch.searchsorted(ends, noise[:, 0].contiguous() * ends[-1]).clamp_max(len(ends) - 1)
-        z = mean[chosen] + torch.exp(0.5 * logvar[chosen]) * torch.special.ndtri(noise[:, 1:])
-        return z.unflatten(1, self.z_shape)
+        normal = torch.special.ndtri(noise[:, 1:])
+        return sample_mixture(mean, logvar, normal, noise[:, 0], log_weights).unflatten(1, self.z_shape)
 
     def centre(self, encode: Encode | None = None) -> Tensor:
         """The mixture's mean."""

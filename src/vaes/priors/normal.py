@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from vaes.distributions import Cholesky, kl_cholesky
 from vaes.functional import kl_normal, log_normal
 from vaes.posteriors import Latent
 from vaes.priors.base import Encode, Prior
@@ -30,15 +31,9 @@ class StandardNormal(Prior):
         return torch.zeros(self.z_shape)
 
     def kl(self, latent: Latent) -> Tensor | None:
-        """The closed form (B, Z...) where q is Gaussian.
-
-        With a full covariance L L' the dimension i has E KL(q(z_i|z_1 .. z_i-1, x) || N(0, 1)), which the chain rule
-        adds up to the whole: ``(mean_i^2 + sum_j L_ij^2 - 1) / 2 - log L_ii``.
-        """
+        """The closed form (B, Z...) where q is Gaussian."""
         if latent.mean is None:
             return None
         if "cholesky" in latent.aux:
-            cholesky = latent.aux["cholesky"]
-            log_diagonal = cholesky.diagonal(dim1=-2, dim2=-1).log()
-            return 0.5 * (latent.mean.square() + cholesky.square().sum(-1) - 1) - log_diagonal
+            return kl_cholesky(Cholesky(latent.mean, latent.aux["cholesky"], latent.aux["log_diagonal"]))
         return None if latent.logvar is None else kl_normal(latent.mean, latent.logvar)

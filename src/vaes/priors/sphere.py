@@ -41,6 +41,10 @@ class Sphere(Prior):
         """The end of the first axis: all codes are alike, and their mean is none."""
         return torch.eye(self.z_dim)[0]
 
+    def project(self, z: Tensor) -> Tensor:
+        """z (..., D) over its length; the centre, where that is 0."""
+        return torch.where(z.norm(dim=-1, keepdim=True) > 0, to_sphere(z), self.centre().to(z))
+
     def kl(self, latent: Latent) -> Tensor | None:
         """The closed form where q is von Mises-Fisher, (B, D) in even shares."""
         if "kappa" not in latent.aux:

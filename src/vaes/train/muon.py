@@ -15,17 +15,18 @@ RMS_OF_ADAM = 0.2
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """(R, C) -> (R, C) with the singular vectors of ``matrix`` and singular values between 0.68 and 1.21, but for those
-    below 1/500 of its Frobenius norm, which stay smaller; of zeros, zeros.
+    """(..., R, C) -> (..., R, C), each with the singular vectors of ``matrix`` and singular values between 0.68 and
+    1.21, but for those below 1/500 of its Frobenius norm, which stay smaller; of zeros, zeros.
 
     Five Newton-Schulz steps ``X <- a X + b (X X') X + c (X X')^2 X``: Jordan et al., Muon, 2024,
     https://kellerjordan.github.io/posts/muon. All of them are polynomials in the Gram matrix ``X X'``, so they are
     multiplied out there, on the shorter side, and meet the matrix once.
     """
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalize(matrix.T).T
-    gram = matrix @ matrix.T
-    size = gram.diagonal().sum().clamp_min(torch.finfo(matrix.dtype).tiny)
+    if matrix.shape[-2] > matrix.shape[-1]:
+        return orthogonalize(matrix.mT).mT
+    gram = matrix @ matrix.mT
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    size = trace.clamp_min(torch.finfo(matrix.dtype).tiny)
     gram = gram / size
     product = factor = _factor(gram)
     for _ in range(ITERATIONS - 1):
@@ -38,9 +39,17 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 def _factor(gram: Tensor) -> Tensor:
     """What the quintic multiplies a matrix by, a I + b G + c G^2, from its Gram matrix G."""
     a, b, c = QUINTIC
-    factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-    factor.diagonal().add_(a)
+    if gram.dim() == 2:
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    else:
+        factor = torch.baddbmm(*[gram.flatten(0, -3)] * 3, beta=b, alpha=c).view_as(gram)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
     return factor
+
+
+def _each(value: float | Tensor, like: Tensor) -> float | Tensor:
+    """A number, or one for each member (N,), to be multiplied with parameters (N, ...)."""
+    return value.to(like).reshape(-1, *[1] * (like.dim() - 1)) if isinstance(value, Tensor) else value
 
 
 class Muon(torch.optim.Optimizer):
@@ -55,7 +64,8 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         parameters: all of them, or groups of them; which are weights is read off their dimensions, but in a group with
-            ``matrix: False`` there are none.
+            ``matrix: False`` there are none. In a group with ``stacked: True`` a parameter (N, ...) is N parameters of
+            members that do not know of each other, and the group's ``lr`` may be a number for each (N,).
         lr: of both parts.
         momentum: decay of the weights' momentum.
         betas: of Adam, for the rest.
@@ -85,7 +95,8 @@ class Muon(torch.optim.Optimizer):
             raise ValueError("Muon takes no closure")
         for group in self.param_groups:
             given = [p for p in group["params"] if p.grad is not None]
-            weights = [p for p in given if p.dim() > 1 and group.get("matrix", True)]
+            rows = 1 if group.get("stacked") else 0
+            weights = [p for p in given if p.dim() > 1 + rows and group.get("matrix", True)]
             for weight in weights:
                 self._step_of_weight(weight, group)
             taken = {id(p) for p in weights}
@@ -96,19 +107,44 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        found = self.found_inf
-        held = [] if found is None else [(tensor, tensor.clone()) for tensor in (weight, state["momentum"])]
+        held = self._held(weight, state["momentum"])
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         # The input's channels last, as they lie in memory: the order of columns does not matter, a copy would.
-        step = gradient.lerp(momentum, group["momentum"]).movedim(1, -1)
-        matrix = orthogonalize(step.flatten(1))
+        rows = 1 if group.get("stacked") else 0
+        step = gradient.lerp(momentum, group["momentum"]).movedim(rows + 1, -1)
+        matrix = orthogonalize(step.flatten(rows + 1))
+        lr = _each(group["lr"], weight)
         if group["weight_decay"]:
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-        size = RMS_OF_ADAM * max(matrix.shape) ** 0.5
-        weight.add_(matrix.view(step.shape).movedim(-1, 1), alpha=-group["lr"] * size)
+            weight.mul_(1 - lr * group["weight_decay"])
+        size = RMS_OF_ADAM * max(matrix.shape[rows:]) ** 0.5
+        moved = matrix.view(step.shape).movedim(-1, rows + 1)
+        if isinstance(lr, Tensor):
+            weight.sub_(lr * size * moved)
+        else:
+            weight.add_(moved, alpha=-lr * size)
+        self._put_back(held)
+
+    def _held(self, *tensors: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [] if self.found_inf is None else [(tensor, tensor.clone()) for tensor in tensors]
+
+    def _put_back(self, held: list[tuple[Tensor, Tensor]]) -> None:
         for tensor, before in held:
-            assert found is not None
-            tensor.copy_(torch.where(found > 0, before, tensor))
+            assert self.found_inf is not None
+            tensor.copy_(torch.where(self.found_inf > 0, before, tensor))
+
+    def _step_of_each(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        """Adam's step with a learning rate for each member, which the fused one does not know."""
+        state, gradient, (beta1, beta2) = self.state[parameter], parameter.grad, group["betas"]
+        assert gradient is not None
+        lr, held = _each(group["lr"], parameter), self._held(parameter, *state.values())
+        state["step"] += 1
+        step = state["step"].double()  # 1 - 0.999 has three digits in single precision
+        state["exp_avg"].lerp_(gradient, 1 - beta1)
+        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        size = (state["exp_avg_sq"] / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        parameter.mul_(1 - lr * group["weight_decay"])
+        parameter.sub_(lr * state["exp_avg"] / size / (1 - beta1**step))
+        self._put_back(held)
 
     def _steps_of_rest(self, rest: list[nn.Parameter], group: dict[str, Any]) -> None:
         for parameter in rest:
@@ -116,6 +152,10 @@ class Muon(torch.optim.Optimizer):
                 zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                 self.state[parameter] = {"step": torch.zeros((), device=parameter.device), **zeros}
         if not rest:
+            return
+        if isinstance(group["lr"], Tensor):
+            for parameter in rest:
+                self._step_of_each(parameter, group)
             return
         states = [self.state[p] for p in rest]
         beta1, beta2 = group["betas"]

@@ -9,10 +9,21 @@ from vaes.data.batches import to_float, to_uint8
 from vaes.data.images import ImageSet
 from vaes.errors import UserError
 from vaes.model import VAE
-from vaes.posteriors import Latent
+from vaes.posteriors import REAL, Latent
 from vaes.randomness import drawn
 
-__all__ = ["MAX_CODES", "UNUSED", "Usage", "decode", "encode", "prior_codes", "random_index", "usage"]
+__all__ = [
+    "MAX_CODES",
+    "UNUSED",
+    "Usage",
+    "decode",
+    "encode",
+    "on_support",
+    "prior_codes",
+    "random_index",
+    "said_of_support",
+    "usage",
+]
 
 UNUSED = 0.01
 """A dimension with less KL than this (in nats), or whose mean codes vary less, carries nothing.
@@ -36,9 +47,10 @@ class Usage(NamedTuple):
 
 
 def prior_codes(model: VAE, count: int, seed: int) -> Tensor:
-    """Draws from the prior (count, D), on the CPU; the noise is drawn there, so that every device sees the same."""
+    """Draws from the prior (count, D), flattened, on the CPU; the noise is drawn there, so that every device sees the
+    same."""
     noise = drawn(model.prior.noise, (count,), torch.Generator().manual_seed(seed))
-    return model.sample_codes(noise.to(next(model.parameters()))).float().cpu()
+    return model.sample_codes(noise.to(next(model.parameters()))).flatten(1).float().cpu()
 
 
 def random_index(images: ImageSet, seed: int) -> Tensor:
@@ -55,11 +67,23 @@ def decode(model: VAE, z: Tensor, batch_size: int) -> Tensor:
     like = next(model.parameters())
     pictures = []
     for chunk in z.split(batch_size):
-        x = model.decode(chunk.to(like))
+        x = model.decode(model.shaped(chunk.to(like)))
         if not x.isfinite().all():
             raise UserError(_why_not_finite(z))
         pictures.append(to_uint8(x, model.value_range).cpu())
     return torch.cat(pictures)
+
+
+def on_support(model: VAE, z: Tensor) -> Tensor:
+    """Codes of a walk (N, D) -> those nearest to them where the prior's codes lie."""
+    return model.prior.project(model.shaped(z)).flatten(1)
+
+
+def said_of_support(model: VAE) -> tuple[str, ...]:
+    """A line for walks through codes that are not all of R^D."""
+    if model.prior.support == REAL:
+        return ()
+    return (f"codes are {model.prior.support}; what lies between them is shown by the nearest",)
 
 
 def _why_not_finite(z: Tensor) -> str:
@@ -70,7 +94,8 @@ def _why_not_finite(z: Tensor) -> str:
 
 
 def encode(model: VAE, images: ImageSet, index: Tensor, batch_size: int) -> Latent:
-    """The images at index (N,) -> their Latent with central codes z (1, N, D), on the CPU and without densities."""
+    """The images at index (N,) -> their Latent with central codes z (1, N, D), flattened, on the CPU and without
+    densities."""
     like = next(model.parameters())
     parts = []
     for chunk in index.split(batch_size):
@@ -78,10 +103,10 @@ def encode(model: VAE, images: ImageSet, index: Tensor, batch_size: int) -> Late
         parts.append(model.encode(x.to(like)))
     means, logvars = [p.mean for p in parts if p.mean is not None], [p.logvar for p in parts if p.logvar is not None]
     return Latent(
-        torch.cat([p.z for p in parts], dim=1).float().cpu(),
+        torch.cat([p.z for p in parts], dim=1).flatten(2).float().cpu(),
         None,
-        torch.cat(means).float().cpu() if means else None,
-        torch.cat(logvars).float().cpu() if logvars else None,
+        torch.cat(means).flatten(1).float().cpu() if means else None,
+        torch.cat(logvars).flatten(1).float().cpu() if logvars else None,
         {name: torch.cat([p.aux[name] for p in parts]).float().cpu() for name in parts[0].aux},
     )
 

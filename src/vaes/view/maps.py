@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vaes.data.images import ImageSet
 from vaes.model import VAE, evaluation
-from vaes.view.decoding import MAX_CODES, decode, encode, random_index
+from vaes.view.decoding import MAX_CODES, decode, encode, on_support, random_index, said_of_support
 from vaes.view.layout import framed
 from vaes.view.picture import Options, Picture, lines, needed, strips
 from vaes.view.plane import Limits, limits_of, plane_points, plane_shape, project
@@ -51,7 +51,7 @@ def visualize_latent(model: VAE, options: Options, images: ImageSet | None = Non
     page = framed(
         found.picture,
         "The latent line" if model.z_dim == 1 else title,
-        lines(f"{said}; seed {options.seed}", *remarks, caption),
+        lines(f"{said}; seed {options.seed}", *said_of_support(model), *remarks, caption),
     )
     singles = torch.zeros(0, *images.shape, dtype=torch.uint8)
     if found.decoded is not None:
@@ -80,7 +80,8 @@ def _plane(model: VAE, codes: Tensor, labels: Tensor | None, images: ImageSet, o
     decoded = None
     if plane.inverse is not None:
         origin, axes = plane.inverse
-        decoded = decode(model, origin + plane_points(limits, rows, columns) @ axes, options.batch_size)
+        places = on_support(model, origin + plane_points(limits, rows, columns) @ axes)
+        decoded = decode(model, places, options.batch_size)
     picture = latent_map(
         plane.points,
         limits,
@@ -103,7 +104,7 @@ def _line(model: VAE, codes: Tensor, labels: Tensor | None, images: ImageSet, op
     _, columns, scale = plane_shape(*images.shape[1:])
     left, right, *_ = limits_of(codes.expand(-1, 2), options.traverse_range)
     centres = plane_points(Limits(left, right, 0, 1), 1, columns)[:, :1]
-    decoded = decode(model, centres, options.batch_size)
+    decoded = decode(model, on_support(model, centres), options.batch_size)
     picture = latent_line(
         codes[:, 0],
         (left, right),

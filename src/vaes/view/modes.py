@@ -10,7 +10,7 @@ from vaes.encoding import image_shape
 from vaes.errors import UserError
 from vaes.functional import lerp, slerp
 from vaes.model import VAE, evaluation
-from vaes.view.decoding import decode, encode, prior_codes, random_index
+from vaes.view.decoding import decode, encode, on_support, prior_codes, random_index, said_of_support
 from vaes.view.layout import sheet
 from vaes.view.maps import visualize_latent
 from vaes.view.picture import (
@@ -103,7 +103,8 @@ def interpolate(model: VAE, options: Options, images: ImageSet | None = None, ca
             ends = tuple(half[:count] for half in prior_codes(model, 2 * options.n_samples, options.seed).chunk(2))
         between = slerp if options.path == "spherical" else lerp
         codes = between(ends[0][:, None], ends[1][:, None], t[:, None])
-        rows = decode(model, codes.flatten(0, 1), options.batch_size).unflatten(0, codes.shape[:2])
+        walked = on_support(model, codes.flatten(0, 1))
+        rows = decode(model, walked, options.batch_size).unflatten(0, codes.shape[:2])
     labels = [f"{x:.2f}" for x in t.tolist()]
     if inputs:
         rows, labels = torch.cat([inputs[0], rows, inputs[1]], dim=1), ["input", *labels, "input"]
@@ -112,7 +113,7 @@ def interpolate(model: VAE, options: Options, images: ImageSet | None = None, ca
         pictures,
         labels,
         title=f"Paths between {f'the codes of {whose}' if inputs else 'draws from the prior'}",
-        caption=lines(f"{options.path} paths, seed {options.seed}{note}", *remarks, caption),
+        caption=lines(f"{options.path} paths, seed {options.seed}{note}", *said_of_support(model), *remarks, caption),
         breaks=(1, steps + 1) if inputs else (),
     )
     return Picture(strips(rows), page, remarks)

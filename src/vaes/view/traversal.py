@@ -8,7 +8,18 @@ from torch import Tensor
 from vaes.data.images import ImageSet
 from vaes.errors import UserError
 from vaes.model import VAE, evaluation
-from vaes.view.decoding import MAX_CODES, UNUSED, Usage, decode, encode, prior_codes, random_index, usage
+from vaes.view.decoding import (
+    MAX_CODES,
+    UNUSED,
+    Usage,
+    decode,
+    encode,
+    on_support,
+    prior_codes,
+    random_index,
+    said_of_support,
+    usage,
+)
 from vaes.view.layout import sheet
 from vaes.view.picture import (
     Options,
@@ -66,7 +77,7 @@ def walk(model: VAE, base: Tensor, dims: Tensor, values: Tensor, batch_size: int
     """Codes (R, D), each with its dimension of dims (R,) set to each value (n,) in turn -> (R, n, C, H, W) uint8."""
     codes = base[:, None].repeat(1, len(values), 1)
     codes[torch.arange(len(base)), :, dims] = values
-    return decode(model, codes.flatten(0, 1), batch_size).unflatten(0, (len(base), len(values)))
+    return decode(model, on_support(model, codes.flatten(0, 1)), batch_size).unflatten(0, (len(base), len(values)))
 
 
 def _one_dim(model: VAE, options: Options, dim: int, images: ImageSet | None, caption: str) -> Picture:
@@ -83,6 +94,7 @@ def _one_dim(model: VAE, options: Options, dim: int, images: ImageSet | None, ca
         title=f"Latent dimension z{dim}, all others held",
         caption=lines(
             f"rows start from {origin}; framed, the pictures nearest to it; seed {options.seed}{note}",
+            *said_of_support(model),
             *remarks,
             caption,
         ),
@@ -108,6 +120,7 @@ def _all_dims(model: VAE, options: Options, images: ImageSet | None, caption: st
         caption=lines(
             f"all start from {origin}; framed, the pictures nearest to it",
             _said_of(used, f"{over:,} {options.whose} images", len(dims), model.z_dim),
+            *said_of_support(model),
             *remarks,
             caption,
         ),
@@ -134,7 +147,7 @@ def _start(model: VAE, options: Options, images: ImageSet | None, count: int) ->
             return _Start(codes, f"the code of one {options.whose} image{seed}")
         return _Start(codes, f"the codes of {options.whose} images{seed}", remarks)
     codes = prior_codes(model, count, options.seed)
-    codes[0] = model.prior.centre(model.encode).cpu()
+    codes[0] = model.prior.centre(model.encode).flatten().cpu()
     draws = f" (the first) and draws from the prior (seed {options.seed})" if count > 1 else ""
     return _Start(codes, f"the prior's centre{draws}")
 
