@@ -132,7 +132,8 @@ def _said(said: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> str:
     less = f", {said['n_train']:,} training images" if said["n_train"] else ""
     return (
         f"{side}×{side}{less}; {network['kind']} {side * side}-{widths}-z{said['z_dim']} and back; "
-        f"{train['n_steps']:,} steps of {train['batch_size']} images, Adam at {train['lr']:g}; {said['evaluation']['n_images']:,} test "
+        f"{train['n_steps']:,} steps of {train['batch_size']} images, Adam at {train['lr']:g}; "
+        f"{said['evaluation']['n_images']:,} test "
         f"images; seeds {', '.join(map(str, seeds))}, mean ± standard deviation over them; {processors}, one thread"
     )
 
@@ -144,7 +145,8 @@ def _mnist(said: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> Ite
     yield ""
     yield (
         f"NLL is minus the importance-weighted bound of {evaluation['iw_samples']} samples on "
-        f"{evaluation['iw_images']} images, nats an image; `≤` where the effective sample size is too small for an error, so that it is an upper "
+        f"{evaluation['iw_images']} "
+        "images, nats an image; `≤` where the effective sample size is too small for an error, so that it is an upper "
         f"bound of unknown slack. FID of means of samples against grey test images, under `{features}`, from the "
         "model's prior and from one fitted after training to its codes. MSE per pixel. Seconds are the training's, of "
         f"one thread. {MARK}: learns grey pixels by another likelihood; its nats and MSE do not compare."
