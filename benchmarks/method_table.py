@@ -114,6 +114,8 @@ def write_tables(document: Mapping[str, Any], path: Path) -> None:
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield "## Every method, one network and budget"
+    yield ""
+    yield "Made by `python benchmarks/methods.py`; every number is in `benchmarks/results/methods.json`."
     for part, table in (("mnist", _mnist), ("sprites", _sprites)):
         members = [one for one in document["members"] if one["part"] == part]
         if members:
