@@ -46,7 +46,8 @@ def relaxed(**schedule: Any) -> dict[str, Any]:
         ({"objective": {"terms": {"capacity": {"target": {"kind": "cyclical", "start": -1.0}}}}},
          "objective.terms.capacity.target: at step 0"),
         ({"objective": {"beta": {"kind": "cyclical", "start": -1.0}}}, "objective.beta: -1 is not right"),
-        ({"train": {"n_steps": 1000, "lr": {"kind": "linear", "start": 1e-3, "stop": -2e-6}}}, "train: lr must be above 0"),
+        ({"train": {"n_steps": 1000, "lr": {"kind": "linear", "start": 1e-3, "stop": -2e-6}}},
+         "train: lr must be above 0"),
     ],
 )  # fmt: skip
 def test_a_schedule_is_right_at_every_step(raw: dict[str, Any], said: str) -> None:
