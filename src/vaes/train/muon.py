@@ -146,9 +146,9 @@ class Muon(torch.optim.Optimizer):
         state["step"] += 1
         state["exp_avg"].lerp_(gradient, 1 - beta1)
         state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        size = (state["exp_avg_sq"] / _summed(beta2, state["step"])).sqrt_().add_(group["eps"])
+        size = (state["exp_avg_sq"] / _summed(beta2, state["step"].to(parameter))).sqrt_().add_(group["eps"])
         parameter.mul_(1 - lr * group["weight_decay"])
-        parameter.sub_(lr * state["exp_avg"] / size / _summed(beta1, state["step"]))
+        parameter.sub_(lr * state["exp_avg"] / size / _summed(beta1, state["step"].to(parameter)))
         self._put_back(held)
 
     def _steps_of_rest(self, rest: list[nn.Parameter], group: dict[str, Any]) -> None:
