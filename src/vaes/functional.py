@@ -125,12 +125,13 @@ class _Pairs(torch.autograd.Function):
 
 
 def median_squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Median squared distance between distinct points of the pooled sample, detached: the median heuristic's bandwidth.
+    """Median squared distance between distinct points of the pooled sample, detached: the median heuristic's bandwidth,
+    above 0 where most points are equal too.
 
     Gretton et al., A Kernel Two-Sample Test, JMLR 2012, section 8.
     """
     distances: Tensor = _Pairs.apply(torch.cat([x, y]).detach())
-    return distances.square().median()
+    return distances.square().median().clamp_min(torch.finfo(x.dtype).eps)
 
 
 def gaussian_kernel(squared_bandwidth: Tensor | float) -> Kernel:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vaes.errors import UserError
 from vaes.functional import lerp, slerp, to_float32
 from vaes.likelihoods import Likelihood
 from vaes.nn import output_range
@@ -15,7 +16,7 @@ from vaes.posteriors import Latent, Posterior
 from vaes.priors import Prior
 from vaes.randomness import Draw
 
-__all__ = ["VAE", "Trace", "evaluation"]
+__all__ = ["VAE", "Trace", "evaluation", "refuse_device"]
 
 
 class Trace(NamedTuple):
@@ -209,6 +210,19 @@ def _home(kind: type) -> str:
     """Where a class is imported from: ``vaes.posteriors.Gaussian``."""
     module = kind.__module__.split(".")
     return ".".join([*(module[:2] if module[0] == "vaes" else module), kind.__name__])
+
+
+def refuse_device(model: VAE, device: torch.device) -> None:
+    """Refuse a device that cannot do what the model needs.
+
+    Raises:
+        UserError: float64, on Apple's GPU.
+    """
+    if model.posterior.needs_float64 and device.type == "mps":
+        raise UserError(
+            f"--device {device.type}: the posterior {type(model.posterior).__name__} is computed in float64, which "
+            "this device has not; use --device cpu"
+        )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from vaes.data.identity import identify
 from vaes.encoding import Codes, encode
 from vaes.errors import UserError
 from vaes.experiment import Experiment, refuse_difference
-from vaes.model import VAE, evaluation
+from vaes.model import VAE, evaluation, refuse_device
 from vaes.randomness import drawn
 from vaes.start import data_notes, remember
 from vaes.train import checkpoint
@@ -308,6 +308,7 @@ def load(
         with torch.device("meta"):  # nothing is allocated before the weights are known to fit, whatever metadata say
             _refuse_misfit(experiment.build_model(shape), tensors, str(weights))
     model = experiment.build_model(shape)
+    refuse_device(model, target)
     _refuse_misfit(model, tensors, str(weights))
     model.load_state_dict(tensors)
     return Run(

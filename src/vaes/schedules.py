@@ -8,7 +8,7 @@ import abc
 import math
 from typing import Annotated
 
-__all__ = ["Constant", "Cosine", "Cyclical", "Linear", "OneCycle", "Schedule", "Scheduled", "Sigmoid"]
+__all__ = ["Constant", "Cosine", "Cyclical", "Linear", "OneCycle", "Schedule", "Scheduled", "Sigmoid", "sampled"]
 
 
 class Schedule(abc.ABC):
@@ -21,6 +21,11 @@ class Schedule(abc.ABC):
 
 Scheduled = Annotated[float, Schedule]
 """A parameter that is called with a number at every step, and configured with a number or a schedule."""
+
+
+def sampled(n_steps: int, most: int = 10_000) -> list[int]:
+    """Steps of a training at which a schedule shows what values it takes: all, or evenly spaced ones and the last."""
+    return sorted({*range(0, n_steps, -(-n_steps // most)), n_steps - 1})
 
 
 class Constant(Schedule):

@@ -44,7 +44,7 @@ def compare(
     lrs: tuple[float, ...] = (1e-3, 4e-3),
     dtype: torch.dtype = torch.float64,
     optimizer: str = "muon",
-    eps: float = 1e-8,
+    eps: float = 1e-5,  # Adam divides by a gradient's own size: a smaller one would blow up the rounding of tiny ones
     **tolerance: Any,
 ) -> None:
     """Some steps of all, stacked and each alone; the loss, the gradients and what is updated."""
@@ -111,9 +111,8 @@ def test_every_row_stacks(method: str) -> None:
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
 @pytest.mark.parametrize("network", SMALL)
 def test_every_network_stacks(network: str, optimizer: str) -> None:
-    compare([member("info_vae", network, seed) for seed in range(2)], optimizer=optimizer)
+    compare([member("info_vae", network, seed) for seed in range(2)], optimizer=optimizer, eps=1e-3)
     if network != "locatello":
-        # Adam divides by a gradient's own size, and with an eps of 1e-8 would make the rounding of small ones as large.
         members = [member("vae", network, seed) for seed in range(2)]
         compare(members, (1e-3, 1e-3), torch.float32, optimizer, eps=1e-3, rtol=1e-5, atol=1e-5)
 

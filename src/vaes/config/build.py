@@ -19,7 +19,7 @@ from vaes.methods import METHODS
 from vaes.model import VAE
 from vaes.objectives import Bound, Objective, Term
 from vaes.objectives.terms.similarity import FindFeatures
-from vaes.schedules import Schedule
+from vaes.schedules import Schedule, sampled
 from vaes.train.settings import Settings
 from vaes.train.weighting import Weighting
 
@@ -77,8 +77,9 @@ def build_model(config: Complete, image_shape: tuple[int, int, int]) -> VAE:
     parts, value_range = {}, section["value_range"]
     for name, registry in PARTS.items():  # the likelihood first: it says which pixels it is meant for
         path, part = f"model.{name}", registry[section[name]["kind"]]
-        options, _ = _options(path, part, section[name], config.train["n_steps"])
+        options, own = _options(path, part, section[name], config.train["n_steps"])
         wired = {"z_shape": z_shape, "image_shape": image_shape, "value_range": value_range}
+        _refuse_values(path, part, _wired(part, wired), options, own, config.train["n_steps"])
         with _seeded(config.seed ^ PARTS_APART):
             parts[name] = _call("model.z_dim" if name == "prior" else path, part, *_wired(part, wired), **options)
         if name == "likelihood" and value_range is None:
@@ -110,6 +111,7 @@ def build_objective(
     row, section, n_steps = METHODS[config.method], config.objective, config.train["n_steps"]
     schedules = {"posterior": _posterior_schedules(config)}
     options, schedules["bound"] = _options("objective", BOUNDS[section["bound"]], section, n_steps)
+    _refuse_values("objective", BOUNDS[section["bound"]], [], options, schedules["bound"], n_steps)
     bound = _call("objective", BOUNDS[section["bound"]], **options)
     terms: dict[str, Term] = {}
     extra = section["terms"]
@@ -123,6 +125,7 @@ def build_objective(
         path = f"objective.terms.{name}" if name in extra else f"objective.{name}"
         given = extra[name] if name in extra else section[name]
         options, schedules[name] = _options(path, TERMS[name], given, n_steps)
+        _refuse_values(path, TERMS[name], _wired(TERMS[name], wired), options, schedules[name], n_steps)
         with _seeded(config.seed ^ TERMS_APART ^ len(terms)):
             terms[name] = _call(path, TERMS[name], *_wired(TERMS[name], wired), **options)
     coefficients = {name: _schedule(f"objective.{name}", section[name], n_steps) for name in keys(row.weights)}
@@ -204,7 +207,7 @@ def _refuse_too_large(pair: Callable[[], tuple[nn.Module, nn.Module]]) -> None:
 def _try_out(weighting: Weighting, n_steps: int) -> None:
     """Refuse a coefficient that makes no sense before it is met in the middle of the training."""
     try:
-        for step in {*range(0, n_steps, -(-n_steps // 10_000)), n_steps - 1}:
+        for step in sampled(n_steps):
             weighting(step, 1)
     except ValueError as error:
         raise UserError(f"objective.{error}") from None
@@ -228,6 +231,27 @@ def _options(
             schedules[name] = _schedule(f"{path}.{name}", section[name], n_steps)
             options[name] = schedules[name](n_steps - 1)
     return options, schedules
+
+
+def _refuse_values(
+    path: str,
+    part: Any,
+    wired: list[Any],
+    options: Mapping[str, Any],
+    schedules: Mapping[str, Schedule],
+    n_steps: int,
+) -> None:
+    """Refuse a schedule that takes a value, wherever in the training, with which the part cannot be built: options are
+    numbers between bounds, so that the least and the largest show it."""
+    for name, schedule in schedules.items():
+        values = {schedule(step): step for step in reversed(sampled(n_steps))}
+        for value in (min(values), max(values)):
+            with _seeded(0):
+                try:
+                    part(*wired, **{**options, name: value})
+                except ValueError as error:
+                    said = f"at step {values[value]} its schedule gives {value:g}, and {error}"
+                    raise UserError(f"{path}.{name}: {said}") from error
 
 
 def _plain_options(section: Mapping[str, Any]) -> dict[str, Any]:

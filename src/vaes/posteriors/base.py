@@ -34,6 +34,8 @@ class Posterior(nn.Module, abc.ABC):
     gives: frozenset[str]
     """Which optional fields of :class:`vaes.model.Trace` it fills, and names in its ``aux``; ``log_q_stopped`` where it
     has :meth:`log_prob`."""
+    needs_float64: bool = False
+    """Whether it cannot be computed on a device without (Apple's GPU)."""
     partner: str = "standard_normal"
     """The kind of prior that it is made for, to be named where another does not fit."""
 

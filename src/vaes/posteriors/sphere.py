@@ -24,6 +24,7 @@ class VonMisesFisher(Posterior):
     """
 
     gives = frozenset({"log_q", "log_q_stopped", "kappa"})
+    needs_float64 = True
     partner = "sphere"
 
     def support(self, z_shape: tuple[int, ...]) -> str:

@@ -14,6 +14,7 @@ from vaes import files
 from vaes.data import Batches, ImageSet, Splits, to_float
 from vaes.errors import Stopped, UserError
 from vaes.memory import keep_freed_memory
+from vaes.model import refuse_device
 from vaes.objectives import Context, Noise, Objective
 from vaes.train import checkpoint
 from vaes.train.folder import open_run
@@ -78,6 +79,7 @@ def fit(
         Stopped: SIGTERM or Ctrl-C came; the training was saved first.
     """
     with runtime or Runtime(precision=settings.precision) as runtime:
+        refuse_device(objective.model, runtime.device)
         state = TrainState(objective.to(runtime.device), settings)
         training = Training(state, weighting, splits, Path(run), seed, runtime, flip=flip, config=config)
         if resume is not None:
@@ -122,6 +124,9 @@ class Training:
                 "step"
             )
         _refuse_lone_images(state.objective, self._micro)
+        self._alone = _left_out(state.objective, splits)
+        if self._alone and self.settings.patience is not None and len(splits.valid) == 1:
+            raise UserError(f"train.patience: {self._alone}; take more validation images, or leave patience out")
         self._pixels = math.prod(splits.train.shape)
         self.clock, self._writer = Clock(), Writer()
         self.save_wanted = False
@@ -156,6 +161,8 @@ class Training:
             for name, term in state.objective.named_terms.items():
                 if term.note:
                     self.say(f"{name}: {term.note}")
+            if self._alone:
+                self.say(self._alone)
             with Stop() as stop, self._writer:
                 while not self.last:
                     step = state.step
@@ -362,6 +369,18 @@ class Training:
             f"{images:,} images in {training:.1f} s of training: {images / max(training, 1e-9):,.0f} images/s; {rest}"
             + f"; {skipped} steps whose loss or gradient was no number were skipped" * bool(skipped)
         )
+
+
+def _left_out(objective: Objective, splits: Splits) -> str:
+    """What is not computed where a split has one image; empty where all is."""
+    comparing = [name for name, term in objective.named_terms.items() if term.compares]
+    single = [name for name in ("valid", "test") if len(getattr(splits, name)) == 1]
+    if not comparing or not single:
+        return ""
+    return (
+        f"the {' and '.join(single)} split has a single image, and {', '.join(comparing)} compares images: it is left "
+        "out there, and the loss with it"
+    )
 
 
 def _refuse_lone_images(objective: Objective, images: int) -> None:

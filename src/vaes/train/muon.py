@@ -1,5 +1,6 @@
 """Muon: momentum whose matrices are orthogonalised."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -50,6 +51,11 @@ def _factor(gram: Tensor) -> Tensor:
 def _each(value: float | Tensor, like: Tensor) -> float | Tensor:
     """A number, or one for each member (N,), to be multiplied with parameters (N, ...)."""
     return value.to(like).reshape(-1, *[1] * (like.dim() - 1)) if isinstance(value, Tensor) else value
+
+
+def _summed(beta: float, step: Tensor) -> Tensor:
+    """1 - beta^step, what the weights of a decaying mean add up to, with all digits in single precision too."""
+    return -torch.expm1(step * math.log(beta)) if beta else torch.ones_like(step)
 
 
 class Muon(torch.optim.Optimizer):
@@ -138,12 +144,11 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         lr, held = _each(group["lr"], parameter), self._held(parameter, *state.values())
         state["step"] += 1
-        step = state["step"].double()  # 1 - 0.999 has three digits in single precision
         state["exp_avg"].lerp_(gradient, 1 - beta1)
         state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        size = (state["exp_avg_sq"] / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        size = (state["exp_avg_sq"] / _summed(beta2, state["step"].to(parameter))).sqrt_().add_(group["eps"])
         parameter.mul_(1 - lr * group["weight_decay"])
-        parameter.sub_(lr * state["exp_avg"] / size / (1 - beta1**step))
+        parameter.sub_(lr * state["exp_avg"] / size / _summed(beta1, state["step"].to(parameter)))
         self._put_back(held)
 
     def _steps_of_rest(self, rest: list[nn.Parameter], group: dict[str, Any]) -> None:

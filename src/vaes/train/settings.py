@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from vaes.schedules import Constant, OneCycle, Schedule
+from vaes.schedules import Constant, OneCycle, Schedule, sampled
 
 __all__ = ["Settings"]
 
@@ -88,7 +88,7 @@ class Settings:
                 raise ValueError(f"{name} must lie in [0, 1), got {decay}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {list(self.betas)}")
-        ends = [self.lr_schedule(step) for step in range(0, self.n_steps, -(-self.n_steps // 100))]
+        ends = [self.lr_schedule(step) for step in sampled(self.n_steps, 1000)]
         if not all(0 <= lr < math.inf for lr in ends) or not max(ends) > 0:
             raise ValueError(
                 f"lr must be above 0 and finite, and a schedule never below 0; got {min(ends)} to {max(ends)}"

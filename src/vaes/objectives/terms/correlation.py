@@ -34,9 +34,10 @@ class _OfAggregate(Term):
         """log q(z) and its marginals, for each importance sample."""
         assert trace.mean is not None
         assert trace.logvar is not None
-        batch, n = len(trace.x), context.n
-        if n < batch:
-            raise ValueError(f"the number of training images is wanted in the context, at least a batch; got {n}")
+        if context.n < 1:
+            raise ValueError(f"the number of training images is wanted in the context; got {context.n}")
+        batch = len(trace.x)
+        n = max(context.n, batch)  # a validation batch may be larger than a small training set
         shares = weighted_log_weights(batch, n) if self.estimator == "weighted" else stratified_log_weights(batch, n)
         mean, logvar = trace.mean.flatten(1), trace.logvar.flatten(1)
         return [aggregate(z, mean, logvar, shares) for z in trace.z.flatten(2)]
