@@ -216,10 +216,10 @@ def _generation(job: Job) -> Found:
 
 
 def _renamed(found: Found, fitted: Fitted) -> Found:
-    """The rows of samples from a prior that was fitted after training; the floor is the same for all."""
+    """The rows of samples from a prior that was fitted after training, without those in which no sample has a part."""
     renamed: Found = []
     for one in found:
-        if one.name != "fid_floor":
+        if one.name not in ("fid_floor", "nearest_train_test"):
             name = f"{one.name}_fitted_{fitted.kind}"
             renamed.append(
                 one._replace(name=name, definition=f"samples from {fitted.words}: {one.definition}")

@@ -131,8 +131,8 @@ def fit(
     Args:
         kind: ``gmm`` (Ghosh et al., 2020, https://arxiv.org/abs/1903.12436, section 4: EM from k-means), ``flow`` (by
             maximum likelihood) or ``two_stage`` (Dai & Wipf, 2019, https://arxiv.org/abs/1903.05789). The last two
-            start at the one Gaussian that fits best, learn in coordinates in which it is N(0, I), and keep what was
-            best on codes that are held out for that.
+            learn in coordinates in which the codes have mean 0 and covariance I, and keep what was best on codes that
+            are held out for that; a flow begins as the one Gaussian that fits best.
         codes: see :func:`vaes.fitting.draw_codes`.
         z_shape: of a code.
         own: codes (N, Z...) -> their log-density under the model's own prior, to compare with.

@@ -12,6 +12,8 @@ from vaes.randomness import Draw
 
 __all__ = ["TwoStage"]
 
+FIRST_LOG_SCALE = -1.5
+"""Of codes with variance 1: from a scale of 1 the second VAE ends with decoders that see nothing of u."""
 LEAST_LOG_SCALE = -6.0
 """A decoder that draws a finite set of codes without error would make its scale smaller without end."""
 
@@ -54,7 +56,7 @@ class TwoStage(Prior):
             raise ValueError(f"width and draws must be at least 1, got {width} and {draws}")
         self.encoder = _Network(self.z_dim, width, 2 * self.z_dim)
         self.decoder = _Network(self.z_dim, width, self.z_dim)
-        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.log_scale = nn.Parameter(torch.tensor(FIRST_LOG_SCALE))
         self.register_buffer("draws", torch.randn(draws, self.z_dim))
 
     @property
