@@ -384,3 +384,24 @@ def test_the_commands_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "kid_fitted_gmm" in said("compare", folder, tmp_path / "b")
     document = json.loads((folder / "evaluation.json").read_text())
     assert document["weights"] == vaes.load(folder).sha256
+
+
+def test_a_training_that_goes_on_meanwhile_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    small = ["--train.n_steps=4", "--train.batch_size=16", "--model.network.dim=4", "--data.image_size=8"]
+    assert main(["train", "-e", str(folder), *small, "--train.eval_freq=0"]) == 0
+    fit_to = fitting.fit_to
+
+    def slow(*arguments: Any, **options: Any) -> Fitted:
+        found = fit_to(*arguments, **options)
+        vaes.load(folder).resume({"train.n_steps": 6})
+        return found
+
+    monkeypatch.setattr(fitting, "fit_to", slow)
+    capsys.readouterr()
+    assert main(["fit-prior", str(folder), "--components=2"]) == 0
+    assert "the training went on meanwhile" in capsys.readouterr().err
+    assert main(["sample", str(folder), "--n_samples=2"]) == 0
+    assert "fitted to other weights (step 4) and is not used" in capsys.readouterr().err

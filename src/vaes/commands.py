@@ -230,9 +230,17 @@ def run_fit_prior(
     )
     if n.nats < n.gaussian - 1.96 * n.gain_stderr and found.prior.exact:
         note("note: one Gaussian explains codes held out better: --kind gmm with fewer --components may serve better")
-    if (weights := find_weights(where, checkpoint).path) != run.weights:
-        note(f"note: the training went on meanwhile: {weights.parent.name} is what would be taken now; fit again then")
+    if _moved_on(run, where, checkpoint):
+        note("note: the training went on meanwhile, and other weights would be taken now: fit again once it has ended")
     say(f"{_near(path)}: sample and evaluate draw from it now, where --prior does not say otherwise")
+
+
+def _moved_on(run: Run, where: Path, checkpoint: str | None) -> bool:
+    """Whether what was asked for stands for other weights now than when they were read."""
+    try:
+        return find_weights(where, checkpoint).path.resolve() != run.weights.resolve()
+    except UserError:  # it is gone
+        return True
 
 
 def run_encode(

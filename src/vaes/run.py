@@ -293,7 +293,8 @@ class Run:
         home = self.folder if output is None else output
         if write:
             report.ready(home)
-        fitted = fitting.chosen(self.folder, self.sha256, self.model.z_shape, prior)
+        of = (self.folder, self.sha256, self.model.z_shape)
+        fitted = fitting.chosen(*of, prior) if "generation" in groups else ()
         splits = self.data
         found = runner.evaluate_groups(
             self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,

@@ -136,8 +136,9 @@ def _start(model: VAE, options: Options, images: ImageSet | None, count: int) ->
     codes = prior_codes(model, count, options.seed, options.prior)
     law = model.prior if options.prior is None else options.prior
     codes[0] = law.centre(model.encode).cpu()
+    centre = "the prior's centre" if options.prior is None else f"the centre of {options.prior_words}"
     draws = f" (the first) and draws from it (seed {options.seed})" if count > 1 else ""
-    return _Start(codes, f"the centre of {options.prior_words}{draws}")
+    return _Start(codes, f"{centre}{draws}")
 
 
 def _values(options: Options) -> Tensor:
