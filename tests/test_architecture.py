@@ -16,7 +16,7 @@ LAYERS = [
     {"posteriors", "priors", "likelihoods"},
     {"model"},
     {"encoding"},
-    {"encoding"},
+    {"fitting"},
     {"objectives", "view", "evaluate"},
     {"train", "coefficients", "methods"},
     {"config"},

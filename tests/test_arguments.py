@@ -20,7 +20,8 @@ from vaes.keys import groups
 SIGNATURES = {
     "run_train": "config path exp_dir resume minutes device imports arguments methods",
     "run_sample": "where config mode save_dir checkpoint device imports options arguments",
-    "run_evaluate": "where only split budget seed features checkpoint device imports output arguments",
+    "run_evaluate": "where only split budget seed features prior checkpoint device imports output arguments",
+    "run_fit_prior": "where kind options seed n_images checkpoint device imports arguments",
     "run_encode": "where paths split output checkpoint device imports batch_size arguments",
     "run_compare": "runs save_dir format checkpoint imports",
     "run_config": "name",
@@ -78,6 +79,16 @@ def test_the_commands_take_what_they_are_called_with() -> None:
         ("encode R -o c.npz a.png b", {"where": Path("R"), "paths": [Path("a.png"), Path("b")]}),
         ("encode R --split test -o c.parquet --batch_size 5", {"paths": [], "split": "test", "batch_size": 5}),
         ("evaluate R --only a,b --n_images 5 --output D", {"only": ["a", "b"], "output": Path("D"), "split": "test"}),
+        ("evaluate R --prior own", {"prior": "own"}),
+        (
+            "fit-prior R --kind flow --steps 9 --data.root D",
+            {
+                "kind": "flow",
+                "options": {"components": None, "flow": None, "width": None, "steps": 9},
+                "arguments": ["--data.root", "D"],
+                "n_images": 100_000,
+            },
+        ),
         ("evaluate R --outliers.kind mnist", {"only": None, "arguments": ["--outliers.kind", "mnist"]}),
         ("compare A --import n.py B", {"runs": [Path("A"), Path("B")], "imports": [Path("n.py")]}),
         ("compare A --format latex B", {"runs": [Path("A"), Path("B")], "format": "latex", "save_dir": None}),
@@ -148,6 +159,9 @@ def test_the_options_of_sample(line: str, expected: dict[str, Any], called: dict
         ("sample R --z " + "1," * 20_000 + "1", "more than 10,000 numbers"),
         ("sample R --z 1 --codes c", "give one of --codes and --z"),
         ("sample R --checkpoint step²", "it must be best, last or a step such as 2000"),
+        ("fit-prior R --kind gm", "invalid choice: 'gm': did you mean gmm?"),
+        ("fit-prior R --n_components 5", "did you mean --components?"),
+        ("sample R --prior glow", "choose from own, fitted, gmm, flow, two_stage"),
         ("evaluate R --n 5", "did you mean --n_images?"),
         ("evaluate R --batch_size 999999999", "it must be at most 100,000"),
         ("encode R -o c.csv", "give one of PATH and --split"),
@@ -194,7 +208,9 @@ def test_the_help_of_train_has_every_key_within_80_columns_without_torch_and_at_
     assert "  --train.n_steps  (a whole number; default 3000)\n      optimiser steps.\n" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["", "train", "sample", "encode", "evaluate", "compare", "config", "cache"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "sample", "encode", "evaluate", "compare", "config", "cache", "fit-prior"]
+)
 def test_every_command_has_a_help_within_80_columns(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

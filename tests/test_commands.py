@@ -99,7 +99,7 @@ def test_the_installed_command_and_the_module(work: Path, tmp_path: Path) -> Non
 
 
 def test_help_comes_without_torch(tmp_path: Path) -> None:
-    for arguments in (["--help"], ["train", "--help"], ["sample", "--help"]):
+    for arguments in (["--help"], ["train", "--help"], ["sample", "--help"], ["fit-prior", "--help"]):
         code = (
             "import sys; from vaes.cli import main\n"
             f"try: main({arguments!r})\n"

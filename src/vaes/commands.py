@@ -12,17 +12,31 @@ import torch
 from tqdm import tqdm
 
 from vaes import config as configuration
-from vaes import files
+from vaes import files, fitting
 from vaes.data import ImageSet, on_progress
 from vaes.errors import Stopped, UserError
 from vaes.experiment import Experiment
-from vaes.run import Run, load
+from vaes.fitting import Fitted
+from vaes.methods import FITTED
+from vaes.run import Run, find_weights, load
 from vaes.terminal import escape, note, quote, say
 
 if TYPE_CHECKING:
     from vaes.train.runtime import Runtime
 
-__all__ = ["run_cache", "run_compare", "run_config", "run_encode", "run_evaluate", "run_sample", "run_train"]
+__all__ = [
+    "run_cache",
+    "run_compare",
+    "run_config",
+    "run_encode",
+    "run_evaluate",
+    "run_fit_prior",
+    "run_methods",
+    "run_sample",
+    "run_train",
+]
+
+WITHOUT = "because its codes are not trained towards the prior that samples come from"
 
 
 def run_train(
@@ -81,6 +95,8 @@ def run_train(
             1,
         )
     say(f"next: vaes sample {quote(done.folder)} --mode traverse")
+    if kind := FITTED.get(experiment.method):
+        say(f"next: vaes fit-prior {quote(done.folder)} --kind {kind}, {WITHOUT}")
 
 
 def run_sample(
@@ -99,7 +115,7 @@ def run_sample(
     from vaes.view import Options, check, draw
 
     _import(imports)
-    given, codes, z = (options.pop(name, None) for name in ("images", "codes", "z"))
+    given, codes, z, prior = (options.pop(name, None) for name in ("images", "codes", "z", "prior"))
     chosen = Options(**options)
     check(chosen)
     expected = Experiment.read(config) if config is not None else None
@@ -126,6 +142,11 @@ def run_sample(
             images = _data(run).test
         except UserError as error:
             note(f"note: the dimensions are not sorted by their KL: {error}")
+    if mode == "sample" or (images is None and chosen.codes is None and mode in ("interpolate", "traverse")):
+        fitted = run.fitted_prior(prior)
+        if fitted is not None:
+            chosen = chosen._replace(prior=fitted.prior, prior_words=fitted.words)
+        _say_prior(run, fitted, prior)
     folder = save_dir or run.folder / "pictures"
     caption = f"{run.experiment.method} on {run.experiment.data['kind']}, {run.which}"
     drawn = draw(mode, run.model, folder, chosen, images, caption)
@@ -143,6 +164,7 @@ def run_evaluate(
     budget: dict[str, int],
     seed: int,
     features: str,
+    prior: str | None,
     checkpoint: str | None,
     device: str,
     imports: Sequence[Path],
@@ -161,7 +183,7 @@ def run_evaluate(
     with _decoding():
         _ = run.data
     found = run.evaluate(
-        groups, split=split, seed=seed, features=features, output=home, progress=True,
+        groups, split=split, seed=seed, features=features, prior=prior, output=home, progress=True,
         outliers=_outliers(run, of_outliers) if of_outliers else None, budget=budget,
     )  # fmt: skip
     _data(run)
@@ -169,6 +191,56 @@ def run_evaluate(
     if bad := report.not_finite(found.groups):
         raise Stopped(f"error: {', '.join(bad)} came out as no finite number, and went to {report.FILE} as such", 1)
     say(f"checkpoint: {run.which}\ndefinitions, seeds and all: {_near(home / report.FILE)}")
+
+
+def _say_prior(run: Run, fitted: Fitted | None, asked: str | None) -> None:
+    """Which prior codes were drawn from, where there is anything to say."""
+    if fitted is not None:
+        file = fitting.file_of(run.folder, fitted.kind).name
+        note(f"drawn from {fitted.words} ({file}); --prior own draws from the model's own")
+    elif asked is None and (kind := FITTED.get(run.experiment.method)):
+        note(f"note: vaes fit-prior {quote(run.folder)} --kind {kind} may give better samples, {WITHOUT}")
+
+
+def run_fit_prior(
+    where: Path,
+    kind: str | None,
+    options: dict[str, Any],
+    seed: int,
+    n_images: int,
+    checkpoint: str | None,
+    device: str,
+    imports: Sequence[Path],
+    arguments: Sequence[str],
+) -> None:
+    """Fit a prior to the codes of a trained model."""
+    _import(imports)
+    run = load(where, checkpoint=checkpoint, device=device).elsewhere(arguments)
+    chosen = kind or FITTED.get(run.experiment.method, "gmm")
+    fitting.check(run.model, chosen, options, run.folder)
+    _data(run)
+    found = run.fit_prior(chosen, seed=seed, n_images=n_images, progress=True, **options)
+    n, path = found.numbers, fitting.file_of(run.folder, chosen)
+    say(f"{found.words}: {n.codes:,} codes of {n.images:,} training images ({run.which})")
+    nats = f"{n.nats:.2f}" if found.prior.exact else f"at least {n.nats:.2f} (a bound)"
+    gain = f"{n.nats - n.gaussian:+.2f} ± {1.96 * n.gain_stderr:.2f}"
+    say(
+        f"codes of {n.held:,} images held out, in nats a code: {nats}; one Gaussian {n.gaussian:.2f} ({gain}); the "
+        f"model's own prior {n.own:.2f}"
+    )
+    if n.nats < n.gaussian - 1.96 * n.gain_stderr and found.prior.exact:
+        note("note: one Gaussian explains codes held out better: --kind gmm with fewer --components may serve better")
+    if _moved_on(run, where, checkpoint):
+        note("note: the training went on meanwhile, and other weights would be taken now: fit again once it has ended")
+    say(f"{_near(path)}: sample and evaluate draw from it now, where --prior does not say otherwise")
+
+
+def _moved_on(run: Run, where: Path, checkpoint: str | None) -> bool:
+    """Whether what was asked for stands for other weights now than when they were read."""
+    try:
+        return find_weights(where, checkpoint).path.resolve() != run.weights.resolve()
+    except UserError:  # it is gone
+        return True
 
 
 def run_encode(

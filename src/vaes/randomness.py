@@ -49,6 +49,7 @@ class Use(enum.IntEnum):
     TERM = 106
     VALIDATION_PRIOR = 107
     VALIDATION_TERM = 108
+    FITTING = 120
 
 
 def generator(seed: int, use: Use, index: int = 0) -> np.random.Generator:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaes import __version__, files
+from vaes import __version__, files, fitting
 from vaes import config as configuration
 from vaes.config import DATA_OF_PYTHON
 from vaes.data import ImageSet, Reading, Splits, TensorSet, array_images, pictures, to_float, to_uint8
@@ -17,6 +17,8 @@ from vaes.data.identity import identify
 from vaes.encoding import Codes, encode
 from vaes.errors import UserError
 from vaes.experiment import Experiment, refuse_difference
+from vaes.fitting import Fitted
+from vaes.methods import FITTED
 from vaes.model import VAE, evaluation, refuse_device
 from vaes.randomness import drawn
 from vaes.start import data_notes, remember
@@ -139,10 +141,55 @@ class Run:
         self.experiment, self._splits = changed, None
         return self
 
-    def sample(self, n: int = 64, *, seed: int = 0) -> Tensor:
-        """Mean images of n codes from the prior."""
-        noise = drawn(self.model.prior.noise, (n,), torch.Generator().manual_seed(seed))
-        return self._batched(self.model.sample, noise)
+    def sample(self, n: int = 64, *, seed: int = 0, prior: "str | Fitted | None" = None) -> Tensor:
+        """Mean images of n codes from a prior: see :meth:`fitted_prior`."""
+        found = self.fitted_prior(prior)
+        law = self.model.prior if found is None else found.prior.to(self.device)
+        noise = drawn(law.noise, (n,), torch.Generator().manual_seed(seed))
+        return self._batched(lambda eps: self.model.decode(law.sample(eps, self.model.encode)), noise)
+
+    def fitted_prior(self, name: "str | Fitted | None" = None) -> Fitted | None:
+        """What ``name`` stands for: the prior that was fitted to these weights last, or None (the model's own) where
+        there is none; ``own`` is always None, ``fitted`` and the kinds ``gmm``, ``flow`` and ``two_stage`` never.
+
+        Raises:
+            UserError: what was asked for is not there, belongs to other weights, or is damaged.
+        """
+        if isinstance(name, Fitted):
+            return name
+        return fitting.choose(self.folder, self.sha256, self.model.z_shape, name)
+
+    def fit_prior(
+        self,
+        kind: str | None = None,
+        *,
+        seed: int = 0,
+        n_images: int = 100_000,
+        write: bool = True,
+        progress: bool = False,
+        **options: int | str | None,
+    ) -> Fitted:
+        """Fit a prior to draws of q(z|x) of the training images. Likelihoods and bounds keep the model's own prior.
+
+        Args:
+            kind: ``gmm``, ``flow`` or ``two_stage``, see :func:`vaes.fitting.fit`; by default the method's, or
+                gmm.
+            seed: of the choice of images, draws, first weights and batches.
+            n_images: at most.
+            write: store it beside the weights, where :meth:`sample` and :meth:`evaluate` find it.
+            progress: show bars on a terminal.
+            options: of the kind, see :data:`vaes.fitting.KINDS`: components, steps, flow, width.
+
+        Raises:
+            UserError: codes that cannot be fitted so, too few of them, or a folder that cannot be written.
+        """
+        chosen = kind or FITTED.get(self.experiment.method, "gmm")
+        folder = self.folder if write else None
+        fitting.check(self.model, chosen, options, folder)
+        return fitting.fit_to(
+            self.model, self.data.train, chosen, options, folder=folder, seed=seed, most=n_images,
+            weights=self.sha256, step=self.step, progress=progress,
+        )  # fmt: skip
 
     def decode(self, z: Tensor) -> Tensor:
         """Mean images of codes (N, Z...), or flattened, (N, D)."""
@@ -217,6 +264,7 @@ class Run:
         split: str = "test",
         seed: int = 0,
         features: str = "auto",
+        prior: str | None = None,
         outliers: ImageSet | None = None,
         output: Path | None = None,
         write: bool = True,
@@ -230,6 +278,8 @@ class Run:
             split: ``train``, ``valid`` or ``test``.
             seed: of every choice and draw.
             features: for sample quality, see :func:`vaes.evaluate.features.find_features`.
+            prior: which fitted priors the quality of samples is measured under too, beside the model's own: a kind,
+                ``fitted`` (the last), ``own`` (none), or by default all that belong to these weights.
             outliers: images of another source.
             output: the folder of ``evaluation.json``, by default the run folder.
             write: add them to it.
@@ -244,10 +294,13 @@ class Run:
         home = self.folder if output is None else output
         if write:
             report.ready(home)
+        of = (self.folder, self.sha256, self.model.z_shape)
+        fitted = fitting.chosen(*of, prior) if "generation" in groups else ()
         splits = self.data
         found = runner.evaluate_groups(
             self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,
             cache=home if write else None, outliers=outliers, progress=progress,
+            fitted=fitted,
         )  # fmt: skip
         asked = (self.asked,)
         config = self.experiment.to_yaml()

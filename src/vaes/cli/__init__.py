@@ -1,6 +1,18 @@
 """The command line. Nothing heavy is imported before it is known what is wanted."""
 
-from vaes.cli.arguments import MODES, cache, compare, config, encode, evaluate, main, sample, train
+from vaes.cli.arguments import MODES, cache, compare, config, encode, evaluate, fit_prior, main, sample, train
 from vaes.cli.guard import guarded
 
-__all__ = ["MODES", "cache", "compare", "config", "encode", "evaluate", "guarded", "main", "sample", "train"]
+__all__ = [
+    "MODES",
+    "cache",
+    "compare",
+    "config",
+    "encode",
+    "evaluate",
+    "fit_prior",
+    "guarded",
+    "main",
+    "sample",
+    "train",
+]

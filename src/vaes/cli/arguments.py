@@ -7,11 +7,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vaes import __version__, shipped, terminal
+from vaes.cli import fitting
 from vaes.cli.guard import guarded, rank
-from vaes.cli.parser import SECTIONS, Parser, checkpoint, keys_help, number, numbers, path, whole
+from vaes.cli.parser import (
+    MOST_IMAGES,
+    SECTIONS,
+    SEEDS,
+    Parser,
+    checkpoint,
+    device_and_imports,
+    imports,
+    keys_help,
+    number,
+    numbers,
+    of_a_run,
+    path,
+    whole,
+)
 from vaes.errors import Stopped
 
-__all__ = ["MODES", "cache", "compare", "config", "encode", "evaluate", "main", "sample", "train"]
+__all__ = ["MODES", "cache", "compare", "config", "encode", "evaluate", "fit_prior", "main", "sample", "train"]
 
 MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent", "decode")
 
@@ -27,10 +42,11 @@ READ_BY = {
     "images": ("reconstruct",),
     "codes": ("sample", "decode", "traverse"),
     "z": ("sample", "decode", "traverse"),
+    "prior": ("sample", "interpolate", "traverse"),
 }
 """Which modes read an option of ``vaes sample``; those that all read are left out."""
 
-MOST_IMAGES, MOST_AT_A_TIME, SEEDS = 10_000_000, 100_000, 2**63 - 1
+MOST_AT_A_TIME = 100_000
 
 KEYS = (
     "Any key of the configuration can be given as --KEY VALUE or --KEY=VALUE: --method beta_vae, --objective.beta 4, "
@@ -49,6 +65,7 @@ def _dispatch(words: list[str]) -> None:
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "train": train,
         "sample": sample,
+        "fit-prior": fit_prior,
         "encode": encode,
         "evaluate": evaluate,
         "compare": compare,
@@ -63,7 +80,7 @@ def _dispatch(words: list[str]) -> None:
     )
     parser.appendix = lambda: "\n".join(["", *map(_in_a_line, _parsers().values()), ""])
     parser.add_argument("--version", action="version", version=f"vaes {__version__}")
-    parser.add_argument("command", choices=commands, help="vaes COMMAND --help tells more")
+    parser.add_argument("command", metavar="command", choices=commands, help="vaes COMMAND --help tells more")
     parser.others = _parsers
     commands[parser.read(words[:1]).options.command](words[1:])
 
@@ -74,7 +91,7 @@ def _in_a_line(parser: Parser) -> str:
 
 def _parsers() -> dict[str, Parser]:
     """The parsers of all commands, by what is typed to get them."""
-    made = (_train_parser(), *(make() for make in (_sample, _encode, _evaluate, _compare, _config, _methods, _cache)))
+    made = (_train_parser(), *(make() for make in COMMANDS))
     return {parser.prog: parser for parser in made}
 
 
@@ -82,38 +99,6 @@ def _parser(prog: str, *, sections: Sequence[str] = (), **options: Any) -> Parse
     parser = Parser(prog=prog, sections=sections, **options)
     parser.others = _parsers
     return parser
-
-
-def _device_and_imports(parser: Parser) -> None:
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="what computes (default: auto)"
-    )
-    _imports(parser)
-
-
-def _imports(parser: Parser) -> None:
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        metavar="FILE",
-        action="append",
-        type=path,
-        default=[],
-        help="a Python file that registers networks of your own; it is run (may be given several times)",
-    )
-
-
-def _of_a_run(parser: Parser, run: str | None = None) -> None:
-    parser.add_argument(
-        "run", nargs=run, type=path, metavar="RUN", help="a run folder, checkpoint folder or weights file"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        metavar="best|last|STEP",
-        type=checkpoint,
-        help="of a run folder (default: best where there was a validation, else last)",
-    )
-    _device_and_imports(parser)
 
 
 def _train_parser(prog: str = "vaes train", scripts: bool = False) -> Parser:
@@ -138,7 +123,7 @@ def _train_parser(prog: str = "vaes train", scripts: bool = False) -> Parser:
     parser.add_argument(
         "--resume", metavar="latest|PATH", help="go on in the run folder -e, or from a checkpoint folder"
     )
-    _device_and_imports(parser)
+    device_and_imports(parser)
     return parser
 
 
@@ -169,7 +154,7 @@ def train(arguments: Sequence[str], *, prog: str = "vaes train", methods: tuple[
 
 def _sample(prog: str = "vaes sample") -> Parser:
     parser = _parser(prog, sections=("data",), description="Draw pictures with a trained model.")
-    _of_a_run(parser, "?")
+    of_a_run(parser, "?")
     parser.add_argument("--weights", type=path, help="the same as RUN")
     parser.add_argument(
         "-c",
@@ -208,6 +193,7 @@ def _sample(prog: str = "vaes sample") -> Parser:
     parser.add_argument(
         "--z", type=numbers, metavar="Z0,Z1,...", help="of decode: this code; of traverse: where to start"
     )
+    fitting.prior(parser, "what codes are drawn from (default: the prior fitted last, where there is one, else own)")
     parser.add_argument("--singles", action="store_true", help="each picture in a file of its own too")
     parser.epilog = "Keys of the data section can be given too: --data.root elsewhere"
     return parser
@@ -215,7 +201,7 @@ def _sample(prog: str = "vaes sample") -> Parser:
 
 OPTIONS = (
     "n_samples", "seed", "batch_size", "n_interpolate", "n_traverse", "traverse_range", "traverse_dim", "path",
-    "between", "projection", "images", "codes", "z", "singles",
+    "between", "projection", "images", "codes", "z", "prior", "singles",
 )  # fmt: skip
 
 
@@ -256,13 +242,23 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample", singles: bool
     )
 
 
+def _fit_prior() -> Parser:
+    about = "Fit a prior to the codes of a trained model; sample and evaluate then draw from it."
+    return fitting.options(_parser("vaes fit-prior", sections=("data",), description=about))
+
+
+def fit_prior(arguments: Sequence[str]) -> None:
+    """``vaes fit-prior``."""
+    fitting.fit_prior(_fit_prior().read(arguments))
+
+
 def _encode() -> Parser:
     parser = _parser(
         "vaes encode",
         sections=("data",),
         description="Codes and scores of images as a table, one row an image.",
     )
-    _of_a_run(parser)
+    of_a_run(parser)
     parser.add_argument("paths", nargs="*", type=path, metavar="PATH", help="pictures, folders or archives of them")
     parser.add_argument("--split", choices=("train", "valid", "test"), help="of the run's own images, in place of PATH")
     parser.add_argument(
@@ -319,7 +315,7 @@ def _evaluate(prog: str = "vaes evaluate") -> Parser:
         sections=("data", "outliers"),
         description="Compute the metrics of a trained model; they go to evaluation.json.",
     )
-    _of_a_run(parser)
+    of_a_run(parser)
     parser.add_argument(
         "--only",
         metavar="A,B",
@@ -337,6 +333,7 @@ def _evaluate(prog: str = "vaes evaluate") -> Parser:
         "kept in the run folder, inception (needs vaes[fid]), pixels, or the classifier.safetensors or "
         "pretext.safetensors of another run (default: auto, the first where there are labels, else the second)",
     )
+    fitting.prior(parser, "fitted priors to measure samples of too, beside the model's own (default: all; own: none)")
     parser.add_argument("--output", type=path, metavar="DIR", help="where the results go (default: the run folder)")
     parser.epilog = (
         "Keys of the data section can be given too (--data.root elsewhere), and a second source for outlier detection: "
@@ -364,6 +361,7 @@ def evaluate(arguments: Sequence[str], *, prog: str = "vaes evaluate") -> None:
         budget,
         found.seed,
         found.features,
+        found.prior,
         found.checkpoint,
         found.device,
         found.imports,
@@ -384,7 +382,7 @@ def _compare(prog: str = "vaes compare") -> Parser:
         "--checkpoint", metavar="best|last|STEP", type=checkpoint, help="of every run (default: see vaes evaluate)"
     )
     parser.add_argument("--save_dir", type=path, help="where comparison.json and the plot go (default: nowhere)")
-    _imports(parser)
+    imports(parser)
     return parser
 
 
@@ -446,3 +444,7 @@ def cache(arguments: Sequence[str]) -> None:
     from vaes.commands import run_cache
 
     run_cache(found.empty)
+
+
+COMMANDS = (_sample, _fit_prior, _encode, _evaluate, _compare, _config, _methods, _cache)
+"""The parsers of all commands but ``train``, in the order of ``vaes --help``."""

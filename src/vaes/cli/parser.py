@@ -15,7 +15,22 @@ from vaes import terminal
 from vaes.errors import UserError
 from vaes.keys import Group, groups, hint, meant
 
-__all__ = ["SECTIONS", "Parser", "Read", "checkpoint", "keys_help", "number", "numbers", "path", "whole"]
+__all__ = [
+    "MOST_IMAGES",
+    "SECTIONS",
+    "SEEDS",
+    "Parser",
+    "Read",
+    "checkpoint",
+    "device_and_imports",
+    "imports",
+    "keys_help",
+    "number",
+    "numbers",
+    "of_a_run",
+    "path",
+    "whole",
+]
 
 SECTIONS = ("seed", "method", "data", "model", "objective", "train")
 
@@ -35,8 +50,14 @@ SYNONYMS = {
     "n_interpolate": "steps n_steps",
     "images": "image input inputs",
     "format": "fmt",
+    "kind": "type method",
+    "components": "k n_components num_components clusters",
+    "steps": "iterations iters n_steps max_iter",
 }
 """What other programs call an option of a command that is not ``train``."""
+
+
+MOST_IMAGES, SEEDS = 10_000_000, 2**63 - 1
 
 
 class Read(NamedTuple):
@@ -255,3 +276,38 @@ def path(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("an empty path")
     return Path(text)
+
+
+def device_and_imports(parser: Parser) -> None:
+    """The options that all commands with a model have."""
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="what computes (default: auto)"
+    )
+    imports(parser)
+
+
+def imports(parser: Parser) -> None:
+    """``--import``."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        metavar="FILE",
+        action="append",
+        type=path,
+        default=[],
+        help="a Python file that registers networks of your own; it is run (may be given several times)",
+    )
+
+
+def of_a_run(parser: Parser, run: str | None = None) -> None:
+    """RUN, which of its checkpoints, and what goes with it."""
+    parser.add_argument(
+        "run", nargs=run, type=path, metavar="RUN", help="a run folder, checkpoint folder or weights file"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="best|last|STEP",
+        type=checkpoint,
+        help="of a run folder (default: best where there was a validation, else last)",
+    )
+    device_and_imports(parser)

@@ -62,7 +62,8 @@ def _row(columns: Sequence[Column], key: Key, every: Sequence[Key]) -> Row:
     cells = [column.cells.get(key) for column in columns]
     first = cells[0]
     differences = [None if first is None or cell is None else difference(first, cell) for cell in cells]
-    better = "↑" if HIGHER.fullmatch(key.name) else "↓" if LOWER.fullmatch(key.name) else ""
+    plain = key.name.partition("_fitted_")[0]
+    better = "↑" if HIGHER.fullmatch(plain) else "↓" if LOWER.fullmatch(plain) else ""
     return Row(key, name, better, cells, [None, *differences[1:]], _best(cells, better))
 
 

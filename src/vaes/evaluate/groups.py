@@ -49,6 +49,7 @@ from vaes.evaluate.record import (
     to_float64,
     worst_percent,
 )
+from vaes.fitting import Fitted
 from vaes.model import VAE
 from vaes.priors import StandardNormal
 
@@ -204,17 +205,37 @@ def _reconstruction(job: Job) -> Found:
 
 
 def _generation(job: Job) -> Found:
-    samples, real = job.samples.means, job.chosen
-    return _sample_quality(job, samples, real) + attempt("memorisation", lambda: _memorisation(job, samples, real))
+    def of(samples: Tensor) -> Found:
+        return attempt("memorisation", lambda: _memorisation(job, samples, job.chosen))
+
+    found = _sample_quality(job, job.samples.means) + of(job.samples.means)
+    for one in job.fitted:
+        samples = job.samples_of(one).means
+        found += _renamed([*_sample_quality(job, samples), *of(samples)], one)
+    return found
 
 
-def _sample_quality(job: Job, samples: Tensor, real: Tensor) -> Found:
+def _renamed(found: Found, fitted: Fitted) -> Found:
+    """The rows of samples from a prior that was fitted after training, without those in which no sample has a part."""
+    renamed: Found = []
+    for one in found:
+        if one.name not in ("fid_floor", "nearest_train_test"):
+            name = f"{one.name}_fitted_{fitted.kind}"
+            renamed.append(
+                one._replace(name=name, definition=f"samples from {fitted.words}: {one.definition}")
+                if isinstance(one, Metric)
+                else one._replace(name=name)
+            )
+    return renamed
+
+
+def _sample_quality(job: Job, samples: Tensor) -> Found:
     names = ("fid", "fid_bias", "fid_floor", "kid", "precision_recall")
     try:
         features = job.features
     except NotApplicable as reason:
         return [Skipped(name, str(reason)) for name in names]
-    x, y = features.extract(real), features.extract(samples)
+    x, y = job.features_of_chosen, features.extract(samples)
 
     def floor() -> Metric:
         rows = choose(job.splits.train, len(job.index), job.seed + 1)
@@ -225,9 +246,10 @@ def _sample_quality(job: Job, samples: Tensor, real: Tensor) -> Found:
             name="fid_floor", definition=f"what training images get in the place of samples: {found.definition}"
         )
 
+    own = samples is job.samples.means
     return (
         attempt("fid", lambda: fid_with_bias(x, y, features=features.name))
-        + attempt("fid_floor", floor)
+        + (attempt("fid_floor", floor) if own else [])
         + attempt("kid", lambda: kid(x, y, features=features.name, seed=job.seed))
         + attempt("precision_recall", lambda: precision_recall(x, y, features=features.name, seed=job.seed))
     )

@@ -13,6 +13,7 @@ from vaes.evaluate.features import Features, find_features
 from vaes.evaluate.likelihood import Bound, Draws, bound_of
 from vaes.evaluate.passes import Codes, Samples, batches, central, choose, draw_samples, encode, join, pixels
 from vaes.evaluate.record import Column
+from vaes.fitting import Fitted
 from vaes.model import VAE
 
 __all__ = ["Budget", "Job"]
@@ -40,10 +41,11 @@ class Job:
     def __init__(
         self, model: VAE, splits: Splits, split: str, budget: Budget, seed: int, progress: bool,
         features: Features | str, cache: Path | None, outliers: ImageSet | None, only: Sequence[str],
+        fitted: Sequence[Fitted] = (),
     ) -> None:  # fmt: skip
         self.model, self.splits, self.split, self.budget, self.only = model, splits, split, budget, only
         self.seed, self.progress, self.cache, self.outliers = seed, progress, cache, outliers
-        self._features = features
+        self._features, self.fitted = features, fitted
         self.images: ImageSet = getattr(splits, split)
         self.index = choose(self.images, budget.n_images, seed)
         self.like = next(model.parameters())
@@ -85,6 +87,11 @@ class Job:
         return find_features(self._features, self.splits, self.cache, progress=self.progress)
 
     @cached_property
+    def features_of_chosen(self) -> Tensor:
+        """The features of the images (N, F)."""
+        return torch.as_tensor(self.features.extract(self.chosen))
+
+    @cached_property
     def chosen(self) -> Tensor:
         """The images, (N, C, H, W) uint8."""
         return pixels(self.images, self.index)
@@ -94,6 +101,11 @@ class Job:
         """As many samples as images; draws too if a group looks at them."""
         n, draws = len(self.index), "predictive" in self.only
         return draw_samples(self.model, n, self.budget.batch_size, self.seed, self.progress, draws=draws)
+
+    def samples_of(self, fitted: Fitted) -> Samples:
+        """As many means of codes from a prior that was fitted after training."""
+        n, size = len(self.index), self.budget.batch_size
+        return draw_samples(self.model, n, size, self.seed, self.progress, prior=fitted.prior)
 
     def column(self, name: str, values: Tensor, index: Tensor) -> None:
         """Keep what the metric ``name`` is the mean of: ``values`` (n,) of the images at ``index`` (n,)."""

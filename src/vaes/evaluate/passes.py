@@ -14,6 +14,7 @@ from vaes.evaluate.record import NotApplicable
 from vaes.functional import to_float32
 from vaes.model import VAE, Trace
 from vaes.posteriors import Latent
+from vaes.priors import Prior
 from vaes.randomness import drawn
 
 __all__ = [
@@ -96,19 +97,21 @@ def decode(model: VAE, codes: Tensor, batch_size: int, progress: bool = False) -
 
 
 def draw_samples(
-    model: VAE, n: int, batch_size: int, seed: int, progress: bool = False, *, draws: bool = False
-) -> Samples:
-    """Images of n codes from the prior, which do not depend on the batch size.
+    model: VAE, n: int, batch_size: int, seed: int, progress: bool = False, *, draws: bool = False,
+    prior: Prior | None = None,
+) -> Samples:  # fmt: skip
+    """Images of n codes from the prior, or another one, which do not depend on the batch size.
 
     Raises:
         NotApplicable: the model decodes to something that is no number.
     """
     like = next(model.parameters())
-    noise = drawn(model.prior.noise, (n,), torch.Generator().manual_seed(seed))
+    law = model.prior if prior is None else prior.to(like.device)
+    noise = drawn(law.noise, (n,), torch.Generator().manual_seed(seed))
     of_pixels = np.random.default_rng((seed, 0, 2))
     means, pictures = [], []
     for part in batches(torch.arange(n), batch_size, "sampling", progress):
-        y = to_float32(model.decoder(model.sample_codes(noise[part].to(like))))
+        y = to_float32(model.decoder(law.sample(noise[part].to(like), model.encode)))
         mean = model.likelihood.mean(y)
         if not mean.isfinite().all():
             raise NotApplicable("the model decodes to NaN or infinity")

@@ -15,6 +15,7 @@ from vaes.evaluate.job import Budget, Job
 from vaes.evaluate.passes import fingerprint
 from vaes.evaluate.record import Metric, NotApplicable, Skipped
 from vaes.evaluate.report import Group, group
+from vaes.fitting import Fitted
 from vaes.model import VAE
 
 __all__ = ["DEFAULT_GROUPS", "Budget", "check", "evaluate", "evaluate_groups"]
@@ -36,6 +37,7 @@ def evaluate(
     cache: Path | None = None,
     outliers: ImageSet | None = None,
     progress: bool = False,
+    fitted: Sequence[Fitted] = (),
 ) -> list[Metric | Skipped]:
     """Every metric of the groups named, or the reason why it has no meaning here.
 
@@ -51,13 +53,14 @@ def evaluate(
         cache: the folder that a network trained for features is kept in.
         outliers: images of another source, for outlier detection.
         progress: show bars on a terminal.
+        fitted: priors that samples are drawn from too, for rows beside those of the model's own.
 
     Raises:
         UserError: an unknown group or split, an empty one, images that the model does not take, a budget below 1.
     """
     found = evaluate_groups(
         model, splits, only=only, split=split, budget=budget, seed=seed, features=features, cache=cache,
-        outliers=outliers, progress=progress,
+        outliers=outliers, progress=progress, fitted=fitted,
     )  # fmt: skip
     every: list[Metric | Skipped] = []
     for one in found.values():
@@ -77,11 +80,12 @@ def evaluate_groups(
     cache: Path | None = None,
     outliers: ImageSet | None = None,
     progress: bool = False,
+    fitted: Sequence[Fitted] = (),
 ) -> dict[str, Group]:
     """What :func:`evaluate` returns, by group, with what it rests on and the numbers of single images."""
     budget = budget or Budget()
     check(only, split, budget, seed)
-    job = Job(model, splits, split, budget, seed, progress, features, cache, outliers, only)
+    job = Job(model, splits, split, budget, seed, progress, features, cache, outliers, only, fitted)
     if len(job.index) == 0:
         raise UserError(f"the {split} split is empty; take another of {', '.join(SPLITS)}")
     if "generation" in only and features not in TRAINED:

@@ -25,6 +25,8 @@ class Prior(nn.Module, abc.ABC):
     z_shape: tuple[int, ...]
     needs: frozenset[str] = frozenset()
     """Fields of :class:`vaes.posteriors.Latent` that must not be None."""
+    exact: bool = True
+    """Whether :meth:`log_prob` is the density, and not a bound on it."""
     partner: str = "gaussian"
     """The kind of posterior that it is made for, to be named where another does not fit."""
 

@@ -10,6 +10,7 @@ from vaes.data.images import ImageSet
 from vaes.errors import UserError
 from vaes.model import VAE
 from vaes.posteriors import REAL, Latent
+from vaes.priors import Prior
 from vaes.randomness import drawn
 
 __all__ = [
@@ -46,11 +47,13 @@ class Usage(NamedTuple):
     unit: str  # "nats" where the value is a KL, "var" where it is the variance of the central codes
 
 
-def prior_codes(model: VAE, count: int, seed: int) -> Tensor:
-    """Draws from the prior (count, D), flattened, on the CPU; the noise is drawn there, so that every device sees the
-    same."""
-    noise = drawn(model.prior.noise, (count,), torch.Generator().manual_seed(seed))
-    return model.sample_codes(noise.to(next(model.parameters()))).flatten(1).float().cpu()
+def prior_codes(model: VAE, count: int, seed: int, prior: Prior | None = None) -> Tensor:
+    """Draws from the prior (count, D), flattened, the model's own unless another is given, on the CPU; the noise is
+    drawn there, so that every device sees the same."""
+    like = next(model.parameters())
+    law = model.prior if prior is None else prior.to(like.device)
+    noise = drawn(law.noise, (count,), torch.Generator().manual_seed(seed))
+    return law.sample(noise.to(like), model.encode).flatten(1).float().cpu()
 
 
 def random_index(images: ImageSet, seed: int) -> Tensor:

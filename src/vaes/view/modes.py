@@ -48,9 +48,9 @@ def sample(model: VAE, options: Options, images: ImageSet | None = None, caption
     """n_samples decoded draws from the prior."""
     count, remarks = shown(options.n_samples, 1, options)
     with evaluation(model):
-        codes = prior_codes(model, options.n_samples, options.seed)[:count]
+        codes = prior_codes(model, options.n_samples, options.seed, options.prior)[:count]
         singles = decode(model, codes, options.batch_size)
-    title = f"{count:,} samples from the prior" if count > 1 else "A sample from the prior"
+    title = f"{f'{count:,} samples' if count > 1 else 'A sample'} from {options.prior_words}"
     return _loose(singles, title, f"seed {options.seed}", caption, remarks)
 
 
@@ -100,7 +100,8 @@ def interpolate(model: VAE, options: Options, images: ImageSet | None = None, ca
             inputs = list(images.read(index.to(images.index_device)).cpu()[:, None].chunk(2))
         else:
             count, remarks = shown(options.n_samples, steps, options)
-            ends = tuple(half[:count] for half in prior_codes(model, 2 * options.n_samples, options.seed).chunk(2))
+            codes = prior_codes(model, 2 * options.n_samples, options.seed, options.prior)
+            ends = tuple(half[:count] for half in codes.chunk(2))
         between = slerp if options.path == "spherical" else lerp
         codes = between(ends[0][:, None], ends[1][:, None], t[:, None])
         walked = on_support(model, codes.flatten(0, 1))
@@ -112,7 +113,7 @@ def interpolate(model: VAE, options: Options, images: ImageSet | None = None, ca
     page = row_sheet(
         pictures,
         labels,
-        title=f"Paths between {f'the codes of {whose}' if inputs else 'draws from the prior'}",
+        title=f"Paths between {f'the codes of {whose}' if inputs else f'draws from {options.prior_words}'}",
         caption=lines(f"{options.path} paths, seed {options.seed}{note}", *said_of_support(model), *remarks, caption),
         breaks=(1, steps + 1) if inputs else (),
     )

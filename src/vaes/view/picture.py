@@ -13,6 +13,7 @@ from vaes.encoding import refuse_other_shape
 from vaes.errors import UserError
 from vaes.memory import available
 from vaes.model import VAE
+from vaes.priors import Prior
 from vaes.view.decoding import random_index
 from vaes.view.layout import literal, sheet
 
@@ -55,6 +56,9 @@ class Options(NamedTuple):
     """Every picture, row or pair as a file of its own beside the sheet."""
     codes: Tensor | None = None
     """(N, D): what ``decode`` draws, and where ``traverse`` starts."""
+    prior: Prior | None = None
+    """What codes are drawn from in place of the model's own prior, and ``prior_words``, what it is."""
+    prior_words: str = "the prior"
     whose: Literal["test", "given"] = "test"
     """The images are a test set, of which some are chosen at random, or the user's own, which are taken in order."""
 

@@ -146,10 +146,12 @@ def _start(model: VAE, options: Options, images: ImageSet | None, count: int) ->
         if count == 1:
             return _Start(codes, f"the code of one {options.whose} image{seed}")
         return _Start(codes, f"the codes of {options.whose} images{seed}", remarks)
-    codes = prior_codes(model, count, options.seed)
-    codes[0] = model.prior.centre(model.encode).flatten().cpu()
-    draws = f" (the first) and draws from the prior (seed {options.seed})" if count > 1 else ""
-    return _Start(codes, f"the prior's centre{draws}")
+    codes = prior_codes(model, count, options.seed, options.prior)
+    law = model.prior if options.prior is None else options.prior
+    codes[0] = law.centre(model.encode).flatten().cpu()
+    centre = "the prior's centre" if options.prior is None else f"the centre of {options.prior_words}"
+    draws = f" (the first) and draws from it (seed {options.seed})" if count > 1 else ""
+    return _Start(codes, f"{centre}{draws}")
 
 
 def _values(options: Options) -> Tensor:

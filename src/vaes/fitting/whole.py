@@ -1,0 +1,67 @@
+"""From a model and its training images to a prior that is stored: what a command does."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaes.data import ImageSet
+from vaes.errors import UserError
+from vaes.fitting.codes import draw_codes, refuse_support
+from vaes.fitting.kinds import Fitted, build, check_options, fit
+from vaes.fitting.store import ready, write
+from vaes.model import VAE, evaluation
+
+__all__ = ["check", "fit_to"]
+
+
+def check(model: VAE, kind: str, options: Mapping[str, Any], folder: Path | None = None) -> None:
+    """Refuse, before any image is read, what cannot be fitted, or stored in a folder.
+
+    Raises:
+        UserError: saying what is not right, and what works.
+    """
+    chosen = check_options(kind, options)
+    refuse_support(model)
+    with torch.device("meta"):
+        build(kind, model.z_shape, chosen)
+    if folder is not None:
+        ready(folder, kind)
+
+
+def fit_to(
+    model: VAE,
+    images: ImageSet,
+    kind: str,
+    options: Mapping[str, Any],
+    *,
+    folder: Path | None = None,
+    seed: int = 0,
+    most: int = 100_000,
+    weights: str = "",
+    step: int = 0,
+    progress: bool = False,
+) -> Fitted:
+    """Fit a prior to the codes of images, and put it into a folder. Arguments as in :func:`vaes.fitting.fit`.
+
+    Raises:
+        UserError: too few images, codes that cannot be fitted so, or a folder that cannot be written.
+    """
+    if seed < 0:
+        raise UserError(f"seed: {seed}; it must be 0 or more")
+    codes = draw_codes(model, images, seed=seed, most=most, progress=progress)
+    like = next(model.parameters())
+
+    def own(z: Tensor) -> Tensor:
+        with evaluation(model):
+            return torch.cat([model.log_prior(part.to(like)).cpu() for part in z.split(256)])
+
+    found = fit(
+        kind, codes, model.z_shape, own=own, options=options, seed=seed, weights=weights, step=step,
+        device=like.device, progress=progress,
+    )  # fmt: skip
+    if folder is not None:
+        write(folder, found)
+    return found
