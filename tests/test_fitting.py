@@ -17,7 +17,7 @@ import vaes
 from vaes import Experiment, fitting
 from vaes.cli import fitting as of_cli
 from vaes.cli import main
-from vaes.data import Splits, arrays
+from vaes.data import Splits, arrays, to_uint8
 from vaes.errors import UserError
 from vaes.evaluate.report import read
 from vaes.fitting import Codes, Fitted, draw_codes, fit
@@ -25,6 +25,8 @@ from vaes.fitting.kinds import gaussian_of
 from vaes.priors import Affine, FullMixture, Prior, StandardNormal, TwoStage
 from vaes.randomness import Use, draw
 from vaes.run import Run
+from vaes.view import Options
+from vaes.view.modes import sample as draw_sample
 
 
 def truth() -> MixtureSameFamily:
@@ -252,6 +254,8 @@ def test_a_stored_prior_reloads_bit_for_bit_and_is_what_samples_come_from(run: R
     assert torch.equal(samples, here.sample(8, prior=made))
     assert torch.equal(samples, loaded.sample(8, prior=kind))
     assert not torch.allclose(samples, own)
+    picture = draw_sample(loaded.model, Options(n_samples=8, prior=found.prior, prior_words=found.words))
+    assert torch.equal(picture.singles, to_uint8(samples, loaded.model.value_range))
     assert torch.equal(loaded.sample(8, prior="own"), own)
     again = here.fit_prior(kind, steps=20, write=False)
     assert torch.equal(again.prior.log_prob(z), made.prior.log_prob(z))

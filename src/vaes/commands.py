@@ -36,7 +36,7 @@ __all__ = [
     "run_train",
 ]
 
-WITHOUT = "because its codes are not trained towards the prior that samples come from"
+WITHOUT = "since codes of this method do not fill the prior that they would be drawn from"
 
 
 def run_train(

@@ -324,7 +324,7 @@ METHODS: dict[str, Method] = {
 }
 
 FITTED = {"ae": "gmm", "rae_l2": "gmm", "rae_gp": "gmm", "rae_sn": "gmm", "two_stage_vae": "two_stage"}
-"""Rows whose codes are not trained towards a prior -> the kind that is to be fitted to them afterwards."""
+"""Rows whose codes do not fill the prior that they are drawn from -> the kind that is to be fitted afterwards."""
 
 
 def table() -> str:
