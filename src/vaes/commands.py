@@ -105,12 +105,14 @@ def run_sample(
 ) -> None:
     """Draw one mode with a trained model."""
     from vaes.encoding import read_codes
-    from vaes.view import Options, check, draw
+    from vaes.view import Options, check, check_film, draw, draw_film
 
     _import(imports)
-    given, codes, z = (options.pop(name, None) for name in ("images", "codes", "z"))
+    given, codes, z, form = (options.pop(name, None) for name in ("images", "codes", "z", "format"))
     chosen = Options(**options)
     check(chosen)
+    if form not in (None, "png"):
+        check_film(mode, form)
     expected = Experiment.read(config) if config is not None else None
     run = load(where, checkpoint=checkpoint, device=device, expected=expected).elsewhere(arguments)
     if save_dir is None:
@@ -137,7 +139,10 @@ def run_sample(
             note(f"note: the dimensions are not sorted by their KL: {error}")
     folder = save_dir or run.folder / "pictures"
     caption = f"{run.experiment.method} on {run.experiment.data['kind']}, {run.which}"
-    drawn = draw(mode, run.model, folder, chosen, images, caption)
+    if form in (None, "png"):
+        drawn = draw(mode, run.model, folder, chosen, images, caption)
+    else:
+        drawn = draw_film(mode, run.model, folder, form, chosen, images, caption)
     for remark in drawn.remarks:
         note(f"note: {remark}")
     n = len(drawn.paths) - 1

@@ -15,6 +15,9 @@ __all__ = ["MODES", "command", "compare", "encode", "evaluate", "main", "of_a_ru
 
 MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent", "decode")
 
+FILMS = ("traverse", "interpolate")
+"""The modes that can be films."""
+
 READ_BY = {
     "n_samples": ("sample", "interpolate", "traverse", "reconstruct"),
     "n_interpolate": ("interpolate",),
@@ -27,6 +30,8 @@ READ_BY = {
     "images": ("reconstruct",),
     "codes": ("sample", "decode", "traverse"),
     "z": ("sample", "decode", "traverse"),
+    "fps": FILMS,
+    "seconds": FILMS,
 }
 """Which modes read an option of ``vaes sample``; those that all read are left out."""
 
@@ -216,6 +221,14 @@ def _sample(prog: str = "vaes sample") -> Parser:
     parser.add_argument(
         "--z", type=numbers, metavar="Z0,Z1,...", help="of decode: this code; of traverse: where to start"
     )
+    parser.add_argument(
+        "--format", choices=("png", "gif", "mp4", "webp"), default="png",
+        help="a sheet (png), or of traverse and interpolate a film; mp4 needs vaes[film] (default: png)",
+    )  # fmt: skip
+    parser.add_argument("--fps", type=whole(1, 50), default=25, help="of a film: frames a second (default: 25)")
+    parser.add_argument(
+        "--seconds", type=number(0.1, 60), default=4.0, help="of a film: how long, there and back (default: 4)"
+    )
     parser.add_argument("--singles", action="store_true", help="each picture in a file of its own too")
     parser.epilog = "Keys of the data section can be given too: --data.root elsewhere"
     return parser
@@ -223,7 +236,7 @@ def _sample(prog: str = "vaes sample") -> Parser:
 
 OPTIONS = (
     "n_samples", "seed", "batch_size", "n_interpolate", "n_traverse", "traverse_range", "traverse_dim", "path",
-    "between", "projection", "images", "codes", "z", "singles",
+    "between", "projection", "images", "codes", "z", "singles", "format", "fps", "seconds",
 )  # fmt: skip
 
 
@@ -237,9 +250,16 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample", singles: bool
         parser.error("give one of RUN and --weights")
     if found.codes and found.z:
         parser.error("give one of --codes and --z")
+    film = found.format != "png"
+    if film and found.mode not in FILMS:
+        parser.error(f"--format {found.format}: {found.mode} has no film; --mode {' and '.join(FILMS)} have")
     if rank():
         return  # under a launcher of many processes the first one draws
 
+    still = ("n_interpolate", "n_traverse", "singles") if film else ("fps", "seconds")
+    for name in still:
+        if found.mode in FILMS and getattr(found, name) != parser.get_default(name):
+            terminal.note(f"warning: --{name} is for --format {'png' if film else 'gif, mp4 or webp'}; it is ignored")
     for name, modes in READ_BY.items():  # the origin's commands give some of them to every mode: no reason to stop
         if found.mode not in modes and getattr(found, name) != parser.get_default(name):
             terminal.note(f"warning: --{name} is for --mode {' or '.join(modes)}; {found.mode} ignores it")
