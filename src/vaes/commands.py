@@ -263,7 +263,7 @@ def run_export(
     run = load(where, checkpoint=checkpoint)
     if output is None:
         files.refuse_links(run.folder, ["export"])
-    made = share.export(run, to, parts, dtype)
+    made = share.export_parts(run, to, parts, dtype)
     for path, one in zip(share.write(made, output or run.folder / "export", to), made, strict=True):
         say(f"{_near(path)} ({len(one.content) / 1e6:.2f} MB, {run.which})")
         for sign, names in (("<-", one.inputs), ("->", one.outputs)):
@@ -271,6 +271,17 @@ def run_export(
                 say(f"  {sign} {name:<7} {meaning}")
         levels = "" if one.levels is None else f", {one.levels:.2g} of 255 levels of a pixel"
         say(f"  at most {one.difference:.1g} from the model{levels}")
+
+
+def run_plot(folder: Path, output: Path | None = None, smooth: int = 1) -> None:
+    """Draw the curves of a training."""
+    from vaes.share import write_plot
+
+    if output is None:
+        files.refuse_links(folder, ["pictures"])
+    path = output or folder / "pictures" / "curves.png"
+    write_plot(folder, path, smooth=smooth)
+    say(_near(path))
 
 
 def run_config(name: str | None) -> None:

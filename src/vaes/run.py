@@ -23,7 +23,7 @@ from vaes.start import data_notes, remember
 from vaes.train import checkpoint
 from vaes.train.checkpoint import Named
 from vaes.train.folder import history
-from vaes.train.record import read_lines
+from vaes.train.record import read_lines, test_numbers
 from vaes.train.runtime import choose_device
 
 if TYPE_CHECKING:
@@ -82,6 +82,37 @@ class Run:
     def __repr__(self) -> str:
         e = self.experiment
         return f"Run({str(self.folder)!r}: {e.method} on {e.data['kind']}, {self.which})"
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: what it is, test numbers, samples; what cannot be read is left out and said."""
+        from vaes.view.card import card
+        from vaes.view.decoding import decode, prior_codes
+        from vaes.view.layout import sheet
+
+        model, e, picture, notes = self.model, self.experiment, None, []
+        low, high = model.value_range
+        parts = [f"{name} {e.model[name]['kind']}" for name in ("network", "posterior", "prior", "likelihood")]
+        facts = [
+            ("checkpoint", self.which),
+            ("folder", str(self.folder)),
+            ("images", f"{' × '.join(map(str, self.image_shape))}, pixels from {low:g} to {high:g}"),
+            ("model", f"{', '.join(parts)}; {model.z_dim} latent dimensions"),
+            ("parameters", f"{sum(p.numel() for p in model.parameters()):,}"),
+        ]
+        try:
+            if numbers := test_numbers(self.folder, self.step):
+                notes.append("test numbers: means over images ± half a 95 % interval")
+        except UserError as error:
+            numbers = []
+            notes.append(f"its numbers cannot be read: {error}")
+        try:
+            with evaluation(model):
+                samples = decode(model, prior_codes(model, 24, 0), 24)
+            scale = max(1, 72 // max(self.image_shape[1:]))
+            picture = sheet(samples, 8, title="Samples from the prior", caption="mean images; seed 0", scale=scale)
+        except UserError as error:
+            notes.append(f"no samples: {error}")
+        return card(f"{e.method} on {e.data['kind']}", facts, numbers, picture, notes)
 
     @property
     def device(self) -> torch.device:

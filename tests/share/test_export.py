@@ -106,13 +106,13 @@ def test_every_posterior_goes_by_its_central_code(posterior: str) -> None:
 def test_every_network_goes(network: str) -> None:
     shape = (3, 64, 64) if network == "locatello" else (3, 13, 16)
     run = untrained(shape, model={"z_dim": 2, "network": network})
-    for made in share.export(run, "torch", ("encoder", "decoder")):
+    for made in share.export_parts(run, "torch", ("encoder", "decoder")):
         assert made.difference < 1e-5
 
 
 def test_a_program_runs_where_there_is_no_vaes_and_carries_its_own_weights_alone(tmp_path: Path) -> None:
     run = small(prior={"kind": "vamp", "components": 50})
-    paths = share.write(share.export(run, "torch"), tmp_path, "torch")
+    paths = share.write(share.export_parts(run, "torch"), tmp_path, "torch")
     x = inputs(run, "decoder", 4)
     torch.save(x, tmp_path / "x.pt")
     code = (
@@ -136,7 +136,7 @@ def test_a_program_runs_where_there_is_no_vaes_and_carries_its_own_weights_alone
 @pytest.mark.parametrize("to", share.FORMATS)
 def test_half_the_bytes_and_how_far_off(to: Any) -> None:
     run = untrained((1, 28, 28), model={"z_dim": 4, "network": {"kind": "mlp", "hidden": [256]}})
-    (whole,), (half,) = (share.export(run, to, ("decoder",), dtype) for dtype in share.DTYPES)
+    (whole,), (half,) = (share.export_parts(run, to, ("decoder",), dtype) for dtype in share.DTYPES)
     assert len(half.content) < 0.55 * len(whole.content)
     assert half.levels is not None
     assert whole.difference < 1e-6 < half.difference
@@ -144,7 +144,7 @@ def test_half_the_bytes_and_how_far_off(to: Any) -> None:
     assert half.levels == pytest.approx(half.difference * 127.5)
     run.model.decoder.get_parameter(next(iter(dict(run.model.decoder.named_parameters())))).data.mul_(1e6)
     with pytest.raises(UserError, match="decoder: comes out of float16 as no number; its weights need --dtype float32"):
-        share.export(run, to, ("decoder",), "float16")
+        share.export_parts(run, to, ("decoder",), "float16")
 
 
 def test_onnx_says_what_it_is_and_nothing_of_this_machine() -> None:
@@ -164,7 +164,7 @@ def test_onnx_says_what_it_is_and_nothing_of_this_machine() -> None:
 def test_what_differs_from_the_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(operators.DECOMPOSITIONS, torch.ops.aten.special_ndtri.default, lambda p: ndtri(p) * 1.01)
     with pytest.raises(UserError, match=r"sampler: what was exported is 0\.\d+ off the.*: --only encoder,decoder"):
-        share.export(small(prior="mixture"), "onnx", ("sampler", "decoder"))
+        share.export_parts(small(prior="mixture"), "onnx", ("sampler", "decoder"))
 
 
 def test_a_network_that_cannot_be_traced_is_a_sentence() -> None:
@@ -176,7 +176,7 @@ def test_a_network_that_cannot_be_traced_is_a_sentence() -> None:
     run.model.decoder = Stubborn()
     for to, what in (("onnx", "ONNX"), ("torch", "a program")):
         with pytest.raises(UserError, match=f"decoder: cannot be made {what}: ") as caught:
-            share.export(run, to, ("decoder",))  # type: ignore[arg-type]
+            share.export_parts(run, to, ("decoder",))  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
 
 

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> None:
     from vaes.cli.listing import cache, config, methods
-    from vaes.cli.sharing import export
+    from vaes.cli.sharing import export, plot
 
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "train": train,
@@ -60,6 +60,7 @@ def _dispatch(words: list[str]) -> None:
         "encode": encode,
         "evaluate": evaluate,
         "compare": compare,
+        "plot": plot,
         "export": export,
         "config": config,
         "methods": methods,

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from vaes.cli.arguments import command, of_a_run
 from vaes.cli.guard import rank
-from vaes.cli.parser import Parser, path
+from vaes.cli.parser import Parser, path, whole
 
-__all__ = ["PARSERS", "export"]
+__all__ = ["PARSERS", "export", "plot"]
 
 PARTS = ("encoder", "decoder", "sampler")
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
@@ -57,4 +57,27 @@ def export(arguments: Sequence[str]) -> None:
     run_export(found.run, found.to, parts, found.dtype, found.output, found.checkpoint, found.imports)
 
 
-PARSERS = (_export,)
+def _plot() -> Parser:
+    parser = command("vaes plot", description="The curves of a training as a picture, also of one that is at work.")
+    parser.add_argument("run", type=path, metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "-o", "--output", type=path, metavar="FILE", help="ends in .png, .svg or .pdf (default: pictures/curves.png)"
+    )
+    parser.add_argument(
+        "--smooth", type=whole(1, 100_000), default=1, metavar="N", help="means of N training lines (default: 1, none)"
+    )
+    return parser
+
+
+def plot(arguments: Sequence[str]) -> None:
+    """``vaes plot``."""
+    found = _plot().read(arguments).options
+    if rank():
+        return
+
+    from vaes.commands import run_plot  # torch starts here
+
+    run_plot(found.run, found.output, found.smooth)
+
+
+PARSERS = (_export, _plot)

@@ -22,7 +22,7 @@ from vaes.share.half import Halved, halve
 from vaes.share.operators import DECOMPOSITIONS
 from vaes.share.parts import PARTS, Network, Part, network
 
-__all__ = ["DTYPES", "FORMATS", "PARTS", "Exported", "export", "export_onnx", "export_torch", "write"]
+__all__ = ["DTYPES", "FORMATS", "PARTS", "Exported", "export_onnx", "export_parts", "export_torch", "write"]
 
 Format = Literal["onnx", "torch"]
 Dtype = Literal["float32", "float16"]
@@ -101,7 +101,7 @@ def export_torch(run: Run, part: Part, dtype: Dtype = "float32") -> Exported:
     return _checked(run, made, part, dtype, content.getvalue(), compute, metadata)
 
 
-def export(run: Run, to: Format, parts: Sequence[Part] = PARTS, dtype: Dtype = "float32") -> list[Exported]:
+def export_parts(run: Run, to: Format, parts: Sequence[Part] = PARTS, dtype: Dtype = "float32") -> list[Exported]:
     """Parts of a run, or a refusal of all where one cannot go. See :func:`export_onnx` and :func:`export_torch`."""
     one = export_onnx if to == "onnx" else export_torch
     made = []
