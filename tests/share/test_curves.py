@@ -66,8 +66,11 @@ def test_only_what_was_asked_for_is_smoothed(run: Path) -> None:
     rate = np.arange(10.0, 210, 10)
     np.testing.assert_array_equal(plain[1].get_ydata(), rate)
     np.testing.assert_array_equal(smooth[1].get_ydata(), rate)
-    np.testing.assert_allclose(smooth[2].get_ydata()[3:], rate[3:] - 15)
-    np.testing.assert_allclose(_means(np.array([1.0, np.nan, 4.0, 8.0]), 3), [1, 1, 2.5, 6])
+    np.testing.assert_allclose(smooth[2].get_ydata()[2:-1], rate[2:-1] - 5)
+    np.testing.assert_allclose(_means(np.array([1.0, np.nan, 4.0, 8.0]), 3), [1, 2.5, 6, 6])
+    names = [axes.get_title(loc="left") for axes in share.plot(run, smooth=4).axes]
+    (beta,) = (axes for axes, name in zip(share.plot(run, smooth=4).axes, names, strict=True) if name == "beta")
+    np.testing.assert_allclose(beta.lines[1].get_ydata(), rate / 200)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

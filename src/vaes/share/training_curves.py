@@ -81,25 +81,33 @@ def plot(folder: Path, *, smooth: int = 1) -> Figure:
 
     Args:
         folder: a run folder.
-        smooth: draw the mean of so many training lines over the lines themselves; 1 draws them as they are.
+        smooth: draw means of so many training lines over the lines themselves, which are pale; 1 draws them as they
+            are. Coefficients are never smoothed.
 
     Raises:
         UserError: as :func:`curves` does.
     """
     found = curves(folder)
-    still = [c for c in found if not c.unit and not len(c.valid[0]) and np.ptp(c.train[1]) == 0]
+    still = [c for c in found if _is_coefficient(c) and np.ptp(c.train[1]) == 0]
     moving = [c for c in found if not any(c is other for other in still)] or found
     shown = moving[:MOST]
     segments = [line for line in history(folder) if isinstance(line.get("config"), Mapping)]
     best, across = _best(found), min(ACROSS, len(shown))
     rows = -(-len(shown) // across)
+    said = [f"{len(moving) - MOST} more numbers are in metrics.jsonl"] if len(moving) > MOST else []
+    if still and moving is not found:
+        said.append(f"constant: {', '.join(f'{literal(c.name)} {c.train[1][0]:g}' for c in still)}")
+    if smooth > 1:
+        said.append(f"training: means of {smooth} lines around each step, the lines themselves pale")
+    said += _changes(segments)
+    below = 0.7 + 0.15 * len(said)
     with drawing.plain_style():
-        figure = Figure(figsize=(4.2 * across, 2.7 * rows + 1.55), dpi=120, facecolor=PAGE)
+        figure = Figure(figsize=(4.2 * max(across, 2), 2.7 * rows + 1.05 + below - 0.45), dpi=120, facecolor=PAGE)
         FigureCanvasAgg(figure)
         height = figure.get_figheight()
         figure.subplots_adjust(
             left=0.75 / figure.get_figwidth(), right=1 - 0.2 / figure.get_figwidth(),
-            top=1 - 1.05 / height, bottom=0.95 / height, wspace=0.26, hspace=0.42,
+            top=1 - 1.05 / height, bottom=below / height, wspace=0.26, hspace=0.42,
         )  # fmt: skip
         for i, curve in enumerate(shown):
             axes = figure.add_subplot(rows, across, i + 1, facecolor="white")
@@ -107,12 +115,6 @@ def plot(folder: Path, *, smooth: int = 1) -> Figure:
             if i + across >= len(shown):
                 axes.set_xlabel("step", color=MUTED, fontsize=8.5)
         _head(figure, folder, segments, best)
-        said = [f"{len(moving) - MOST} more numbers are in metrics.jsonl"] if len(moving) > MOST else []
-        if still and moving is not found:
-            said.append(f"constant: {', '.join(f'{literal(c.name)} {c.train[1][0]:g}' for c in still)}")
-        if smooth > 1:
-            said.append(f"training: means of {smooth} lines, the lines themselves pale")
-        said += _changes(segments)
         figure.text(
             0.2 / figure.get_figwidth(), 0.18 / height, "\n".join(said), color=MUTED, fontsize=8, parse_math=False
         )
@@ -162,6 +164,10 @@ def _unit(name: str, units: Mapping[str, str], measured: bool) -> str:
     return NATS if name in FIRST or measured or name.removesuffix("_loss") in TERMS else ""
 
 
+def _is_coefficient(curve: Curve) -> bool:
+    return not curve.unit and not len(curve.valid[0]) and curve.name not in TERMS
+
+
 def _best(found: Sequence[Curve]) -> tuple[int, float] | None:
     """The step of the lowest validation loss, the first where there are several, as training chooses it."""
     for curve in found:
@@ -176,7 +182,7 @@ def _panel(axes: Axes, curve: Curve, best: tuple[int, float] | None, resumed: Se
         axes.axvline(step, color=MUTED, lw=1, ls=(0, (1, 2)), zorder=1)
     steps, values = curve.train
     size = 3.5 if len(steps) < 30 else 0.0
-    if smooth > 1 and len(steps):
+    if smooth > 1 and len(steps) and not _is_coefficient(curve):
         axes.plot(steps, values, color=TRAIN, lw=1, alpha=0.3, zorder=2)
         axes.plot(steps, _means(values, smooth), color=TRAIN, lw=1.6, zorder=3)
     else:
@@ -202,15 +208,16 @@ def _panel(axes: Axes, curve: Curve, best: tuple[int, float] | None, resumed: Se
 
 
 def _means(values: np.ndarray, count: int) -> np.ndarray:
-    """The mean of each value and those before it, ``count`` in all or as many as there are; NaN is left out.
+    """The mean of each value and those around it, ``count`` in all or, at the ends, as many as there are; NaN is left
+    out.
 
-    >>> _means(np.array([2.0, 4.0, np.nan, 8.0]), 2).tolist()
-    [2.0, 3.0, 4.0, 8.0]
+    >>> _means(np.array([2.0, 4.0, np.nan, 8.0]), 3).tolist()
+    [3.0, 3.0, 6.0, 8.0]
     """
     known = np.isfinite(values)
     sums, counts = (np.concatenate([[0.0], np.cumsum(x)]) for x in (np.where(known, values, 0.0), known))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - count, 0)
+    at = np.arange(len(values))
+    starts, ends = np.maximum(at - count // 2, 0), np.minimum(at + (count + 1) // 2, len(values))
     with np.errstate(invalid="ignore"):
         return (sums[ends] - sums[starts]) / (counts[ends] - counts[starts])
 
