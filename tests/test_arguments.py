@@ -111,6 +111,11 @@ def test_what_a_command_line_means(
         ("sample R --z=-1", {"z": [-1.0], "singles": False}),
         ("sample R --codes c.csv", {"codes": Path("c.csv"), "z": None}),
         ("sample R --mode reconstruct --images a.png b/", {"images": [Path("a.png"), Path("b")], "n_samples": 32}),
+        (
+            "sample R --mode traverse --format mp4 --fps 30 --seconds 2",
+            {"format": "mp4", "fps": 30, "seconds": 2.0, "n_samples": 8},
+        ),
+        ("sample R", {"format": "png"}),
         ("sample R --mode traverse --traverse_dim 1", {"traverse_dim": 1, "traverse_range": 3.0, "n_samples": 8}),
     ],
 )
@@ -144,6 +149,10 @@ def test_the_options_of_sample(line: str, expected: dict[str, Any], called: dict
         ("train --device cudaa", "invalid choice: 'cudaa': did you mean cuda?"),
         ("train -c vae-mnits", "did you mean -c vae-mnist?"),
         ("trian", "invalid choice: 'trian': did you mean train?"),
+        ("sample R --format gif", "--format gif: sample has no film; --mode traverse and interpolate have"),
+        ("sample R --mode traverse --fmt gif", "did you mean --format?"),
+        ("sample R --mode traverse --format gif --fps 60", "--fps: 60; it must be at most 50"),
+        ("plot R --smooth 0", "--smooth: 0; it must be at least 1"),
         ("sample R --seeds 3", "did you mean --seed?"),
         ("sample R --n 5", "did you mean --n_samples?"),
         ("sample R --root x", "did you mean --data.root?"),
@@ -209,7 +218,21 @@ def test_the_help_of_train_has_every_key_within_80_columns_without_torch_and_at_
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "sample", "encode", "evaluate", "compare", "config", "cache", "fit-prior"]
+    "command",
+    [
+        "",
+        "train",
+        "sample",
+        "encode",
+        "evaluate",
+        "compare",
+        "plot",
+        "export",
+        "config",
+        "cache",
+        "fit-prior",
+        "methods",
+    ],
 )
 def test_every_command_has_a_help_within_80_columns(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

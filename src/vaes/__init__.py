@@ -27,7 +27,7 @@ _HOMES = {
     "Weighting": "vaes.train.weighting",
     "fit": "vaes.train.loop",
     "load": "vaes.run",
-    "load_weights": "vaes.run",
+    "load_weights": "vaes.weights",
     "register_network": "vaes.config.own",
 }
 
@@ -55,11 +55,12 @@ if TYPE_CHECKING:
     from vaes.methods import METHODS, Method
     from vaes.model import VAE
     from vaes.objectives import Objective
-    from vaes.run import Run, load, load_weights
+    from vaes.run import Run, load
     from vaes.train import Settings
     from vaes.train.listeners import Listener
     from vaes.train.loop import fit
     from vaes.train.weighting import Weighting
+    from vaes.weights import load_weights
 
 
 _MODULES = frozenset(
@@ -77,7 +78,7 @@ _MODULES = frozenset(
         "priors",
         "schedules",
     }
-    | {"compare", "view"}
+    | {"compare", "share", "view"}
 )
 
 

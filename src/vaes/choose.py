@@ -1,6 +1,9 @@
 """What is trained where only images are given: each choice with its reason."""
 
 import math
+import shutil
+import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,12 +21,13 @@ from vaes.data.roots import open_files
 from vaes.data.survey import same_aspect, survey
 from vaes.errors import UserError
 from vaes.experiment import Experiment
+from vaes.terminal import escape
 from vaes.train.noise import of_step
 from vaes.train.runtime import Runtime
 from vaes.train.state import TrainState
 from vaes.train.step import advance
 
-__all__ = ["Choice", "choose"]
+__all__ = ["Choice", "choose", "in_words"]
 
 LARGEST_SIDE = 64
 """Pixels; a larger side is brought down to it: four times the pixels take four times as long."""
@@ -72,6 +76,21 @@ def choose(path: Path, minutes: float, arguments: Sequence[str], runtime: Runtim
         chosen += [choice for choice in length if choice.key not in given]
     experiment = _experiment(chosen, arguments)
     return experiment, [choice for choice in chosen if choice.key not in given and _stands(choice, experiment)]
+
+
+def in_words(path: Path, choices: Sequence[Choice]) -> str:
+    """What was chosen for a path, a line a choice; reasons are folded at the width of the terminal."""
+    rows = [(f"--{choice.key}", escape(choice.value), choice.why) for choice in choices]
+    width = shutil.get_terminal_size().columns if sys.stderr is not None and sys.stderr.isatty() else 1000
+    key, value = max(len(row[0]) for row in rows), max([len(row[1]) for row in rows if len(row[1]) <= 16], default=0)
+    lines = [f"chosen for {escape(path)} (give any of these, or another key, to change it):"]
+    for row in rows:
+        first, indent = f"  {row[0]:<{key}}  {row[1]:<{value}}  ", key + value + 6
+        folded = textwrap.wrap(row[2], max(24, width - indent - 1), break_on_hyphens=False)
+        if len(row[1]) > value:
+            first, folded = first.rstrip(), ["", *folded]
+        lines += [first + folded[0], *(" " * indent + text for text in folded[1:])]
+    return "\n".join(lines)
 
 
 def _experiment(chosen: Sequence[Choice], arguments: Sequence[str]) -> Experiment:

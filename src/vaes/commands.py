@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,9 @@ from vaes.errors import Stopped, UserError
 from vaes.experiment import Experiment
 from vaes.fitting import Fitted
 from vaes.methods import FITTED
-from vaes.run import Run, find_weights, load
+from vaes.run import Run, load
 from vaes.terminal import escape, note, quote, say
+from vaes.weights import find_weights
 
 if TYPE_CHECKING:
     from vaes.train.runtime import Runtime
@@ -30,6 +30,7 @@ __all__ = [
     "run_config",
     "run_encode",
     "run_evaluate",
+    "run_export",
     "run_fit_prior",
     "run_methods",
     "run_sample",
@@ -112,12 +113,14 @@ def run_sample(
 ) -> None:
     """Draw one mode with a trained model."""
     from vaes.encoding import read_codes
-    from vaes.view import Options, check, draw
+    from vaes.view import Options, check, check_film, draw, draw_film
 
     _import(imports)
-    given, codes, z, prior = (options.pop(name, None) for name in ("images", "codes", "z", "prior"))
+    given, codes, z, prior, form = (options.pop(name, None) for name in ("images", "codes", "z", "prior", "format"))
     chosen = Options(**options)
     check(chosen)
+    if form not in (None, "png"):
+        check_film(mode, form)
     expected = Experiment.read(config) if config is not None else None
     run = load(where, checkpoint=checkpoint, device=device, expected=expected).elsewhere(arguments)
     if save_dir is None:
@@ -149,7 +152,10 @@ def run_sample(
         _say_prior(run, fitted, prior)
     folder = save_dir or run.folder / "pictures"
     caption = f"{run.experiment.method} on {run.experiment.data['kind']}, {run.which}"
-    drawn = draw(mode, run.model, folder, chosen, images, caption)
+    if form in (None, "png"):
+        drawn = draw(mode, run.model, folder, chosen, images, caption)
+    else:
+        drawn = draw_film(mode, run.model, folder, form, chosen, images, caption)
     for remark in drawn.remarks:
         note(f"note: {remark}")
     n = len(drawn.paths) - 1
@@ -305,6 +311,43 @@ def run_compare(
     note(f"{save_dir / 'comparison.json'}\n{f'{plot}{without}' if drawn else f'no plot: {why}'}")
 
 
+def run_export(
+    where: Path,
+    to: Any,
+    parts: Sequence[Any],
+    dtype: Any,
+    output: Path | None,
+    checkpoint: str | None = None,
+    imports: Sequence[Path] = (),
+) -> None:
+    """Give away parts of a trained model."""
+    from vaes import share
+
+    _import(imports)
+    run = load(where, checkpoint=checkpoint)
+    if output is None:
+        files.refuse_links(run.folder, ["export"])
+    made = share.export_parts(run, to, parts, dtype)
+    for path, one in zip(share.write(made, output or run.folder / "export", to), made, strict=True):
+        say(f"{_near(path)} ({len(one.content) / 1e6:.2f} MB, {run.which})")
+        for sign, names in (("<-", one.inputs), ("->", one.outputs)):
+            for name, meaning in names.items():
+                say(f"  {sign} {name:<7} {meaning}")
+        levels = "" if one.levels is None else f", {one.levels:.2g} of 255 levels of a pixel"
+        say(f"  at most {one.difference:.1g} from the model{levels}")
+
+
+def run_plot(folder: Path, output: Path | None = None, smooth: int = 1) -> None:
+    """Draw the curves of a training."""
+    from vaes.share import write_plot
+
+    if output is None:
+        files.refuse_links(folder, ["pictures"])
+    path = output or folder / "pictures" / "curves.png"
+    write_plot(folder, path, smooth=smooth)
+    say(_near(path))
+
+
 def run_config(name: str | None) -> None:
     """Print a configuration to start from, or what there is."""
     from vaes.config.document import listing, starting_point
@@ -346,26 +389,10 @@ def _decoding() -> Iterator[None]:
 
 def _chosen(path: Path, minutes: float, arguments: Sequence[str], runtime: "Runtime") -> tuple[Experiment, str]:
     """The experiment that the first process chooses for images, and a line for each choice."""
-    from vaes.choose import choose
+    from vaes.choose import choose, in_words
 
-    made = runtime.collected(choose(path, minutes, arguments, runtime) if runtime.is_main else None)[0]
-    experiment, choices = made
-    head = f"chosen for {escape(path)} (give any of these, or another key, to change it):"
-    return experiment, "\n".join([head, *_table([(f"--{c.key}", escape(c.value), c.why) for c in choices])])
-
-
-def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Keys, values and reasons in columns; reasons are folded at the width of the terminal."""
-    width = shutil.get_terminal_size().columns if sys.stderr is not None and sys.stderr.isatty() else 1000
-    key, value = max(len(row[0]) for row in rows), max([len(row[1]) for row in rows if len(row[1]) <= 16], default=0)
-    lines = []
-    for row in rows:
-        first, indent = f"  {row[0]:<{key}}  {row[1]:<{value}}  ", key + value + 6
-        folded = textwrap.wrap(row[2], max(24, width - indent - 1), break_on_hyphens=False)
-        if len(row[1]) > value:
-            first, folded = first.rstrip(), ["", *folded]
-        lines += [first + folded[0], *(" " * indent + text for text in folded[1:])]
-    return lines
+    experiment, choices = runtime.collected(choose(path, minutes, arguments, runtime) if runtime.is_main else None)[0]
+    return experiment, in_words(path, choices)
 
 
 def _import(paths: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaes import __version__, files, fitting
+from vaes import __version__, fitting
 from vaes import config as configuration
 from vaes.config import DATA_OF_PYTHON
 from vaes.data import ImageSet, Reading, Splits, TensorSet, array_images, pictures, to_float, to_uint8
@@ -22,16 +22,16 @@ from vaes.methods import FITTED
 from vaes.model import VAE, evaluation, refuse_device
 from vaes.randomness import drawn
 from vaes.start import data_notes, remember
-from vaes.train import checkpoint
-from vaes.train.checkpoint import Named
+from vaes.train.checkpoint import refuse_misfit
 from vaes.train.folder import history
-from vaes.train.record import read_lines
+from vaes.train.record import read_lines, test_numbers
 from vaes.train.runtime import choose_device
+from vaes.weights import experiment_of, open_weights
 
 if TYPE_CHECKING:
     from vaes.evaluate.report import Evaluation
 
-__all__ = ["History", "Run", "find_weights", "load", "load_weights"]
+__all__ = ["History", "Run", "load"]
 
 
 class History(NamedTuple):
@@ -84,6 +84,37 @@ class Run:
     def __repr__(self) -> str:
         e = self.experiment
         return f"Run({str(self.folder)!r}: {e.method} on {e.data['kind']}, {self.which})"
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: what it is, test numbers, samples; what cannot be read is left out and said."""
+        from vaes.view.card import card
+        from vaes.view.decoding import decode, prior_codes
+        from vaes.view.layout import sheet
+
+        model, e, picture, notes = self.model, self.experiment, None, []
+        low, high = model.value_range
+        parts = [f"{name} {e.model[name]['kind']}" for name in ("network", "posterior", "prior", "likelihood")]
+        facts = [
+            ("checkpoint", self.which),
+            ("folder", str(self.folder)),
+            ("images", f"{' × '.join(map(str, self.image_shape))}, pixels from {low:g} to {high:g}"),
+            ("model", f"{', '.join(parts)}; {model.z_dim} latent dimensions"),
+            ("parameters", f"{sum(p.numel() for p in model.parameters()):,}"),
+        ]
+        try:
+            if numbers := test_numbers(self.folder, self.step):
+                notes.append("test numbers: means over images ± half a 95 % interval")
+        except UserError as error:
+            numbers = []
+            notes.append(f"its numbers cannot be read: {error}")
+        try:
+            with evaluation(model):
+                samples = decode(model, prior_codes(model, 24, 0), 24)
+            scale = max(1, 72 // max(self.image_shape[1:]))
+            picture = sheet(samples, 8, title="Samples from the prior", caption="mean images; seed 0", scale=scale)
+        except UserError as error:
+            notes.append(f"no samples: {error}")
+        return card(f"{e.method} on {e.data['kind']}", facts, numbers, picture, notes)
 
     @property
     def device(self) -> torch.device:
@@ -349,9 +380,9 @@ def load(
         UserError: nothing is there, it is damaged, it carries no configuration, or another one than expected.
     """
     target, checkpoint_name = choose_device(device), None if checkpoint is None else str(checkpoint)
-    named, (tensors, metadata, sha256) = _open(Path(path), checkpoint_name)
+    named, (tensors, metadata, sha256) = open_weights(Path(path), checkpoint_name)
     weights = named.path
-    experiment, shape, step = _experiment(weights, metadata)
+    experiment, shape, step = experiment_of(weights, metadata)
     if expected is not None:
         refuse_difference(
             expected, experiment, ("method", "model"), f"{weights}: these weights belong to another configuration"
@@ -359,10 +390,10 @@ def load(
         experiment = experiment.replace({"data": expected.to_dict()["data"]})
     if experiment.model["network"]["kind"] not in configuration.OWN:
         with torch.device("meta"):  # nothing is allocated before the weights are known to fit, whatever metadata say
-            _refuse_misfit(experiment.build_model(shape), tensors, str(weights))
+            refuse_misfit(experiment.build_model(shape), tensors, str(weights))
     model = experiment.build_model(shape)
     refuse_device(model, target)
-    _refuse_misfit(model, tensors, str(weights))
+    refuse_misfit(model, tensors, str(weights))
     model.load_state_dict(tensors)
     return Run(
         experiment,
@@ -374,70 +405,3 @@ def load(
         sha256=sha256,
         image_shape=shape,
     )
-
-
-def find_weights(path: Path, checkpoint_name: str | None = None) -> Named:
-    """The weights file that a path stands for: itself, the one in a checkpoint folder, or one of a run folder's.
-
-    Raises:
-        UserError: there is none.
-    """
-    home = path.resolve() if path.exists() else path
-    if home.is_file() or (home / checkpoint.MODEL).is_file():
-        if checkpoint_name is not None:
-            raise UserError(f"--checkpoint {checkpoint_name}: {path} is one checkpoint; give its run folder to choose")
-        return Named(home if home.is_file() else home / checkpoint.MODEL, "", "")
-    if (home / "ckpt").is_dir():
-        found = checkpoint.named_folder(home, checkpoint_name)
-        return found._replace(path=found.path / checkpoint.MODEL)
-    what = "does not exist"
-    if home.exists():
-        what = "holds neither model.safetensors nor ckpt/" if home.is_dir() else "is no regular file"
-    raise UserError(f"{path}: {what}; give a weights file, a checkpoint folder or a run folder")
-
-
-def _open(path: Path, name: str | None) -> tuple[Named, tuple[dict[str, Tensor], dict[str, Any], str]]:
-    """Weights, held: a training that goes on beside may delete their file at any moment."""
-    for _ in range(20):
-        found = find_weights(path, name)
-        try:
-            return found, files.hold_tensors(found.path)
-        except UserError:
-            if found.path.exists():
-                raise
-    raise UserError(f"{path}: its checkpoints are replaced faster than they can be read; give one by --checkpoint STEP")
-
-
-def _experiment(weights: Path, metadata: Mapping[str, Any]) -> tuple[Experiment, tuple[int, int, int], int]:
-    text = metadata.get("config")
-    if not text or not isinstance(text, str):
-        raise UserError(
-            f"{weights}: carries no configuration; build its model in Python and use vaes.load_weights(model, path)"
-        )
-    raw = configuration.of_weights(metadata, str(weights))
-    try:
-        experiment = Experiment.of(raw)
-    except UserError as error:
-        raise UserError(f"{weights}: {error}") from error
-    try:
-        channels, height, width = (int(size) for size in metadata["image_shape"])
-        step = int(metadata["step"])
-    except (KeyError, ValueError, TypeError, OverflowError):
-        raise UserError(f"{weights}: its metadata name no image shape or step; not weights that vaes wrote") from None
-    if not all(1 <= size <= 65536 for size in (channels, height, width)):
-        raise UserError(f"{weights}: its image shape {(channels, height, width)} is absurd")
-    return experiment, (channels, height, width), step
-
-
-_refuse_misfit = checkpoint.refuse_misfit
-
-
-def load_weights(model: VAE, path: str | Path) -> VAE:
-    """Put the weights at a path (a file, a checkpoint folder or a run folder) into a model of one's own; returns it.
-
-    Raises:
-        UserError: nothing is there, or it does not fit the model.
-    """
-    named, (tensors, _, _) = _open(Path(path), None)
-    checkpoint.load_weights(model, tensors, str(named.path))
-    return model

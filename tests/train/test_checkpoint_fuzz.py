@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vaes import config as configuration
-from vaes import files, run
+from vaes import files, run, weights
 from vaes.errors import UserError
 from vaes.experiment import Experiment
 from vaes.model import VAE
@@ -89,7 +89,7 @@ def read_all(step: Path) -> int:
         lambda: checkpoint.newest_folder(step.parent.parent),
         lambda: run.load(step / checkpoint.MODEL),
         lambda: run.load(step.parent.parent),
-        lambda: run.load_weights(model, step / checkpoint.MODEL),
+        lambda: weights.load_weights(model, step / checkpoint.MODEL),
     )  # fmt: skip
     for reader in readers:
         try:

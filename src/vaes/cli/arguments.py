@@ -26,9 +26,12 @@ from vaes.cli.parser import (
 )
 from vaes.errors import Stopped
 
-__all__ = ["MODES", "cache", "compare", "config", "encode", "evaluate", "fit_prior", "main", "sample", "train"]
+__all__ = ["MODES", "command", "compare", "encode", "evaluate", "fit_prior", "main", "sample", "train"]
 
 MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent", "decode")
+
+FILMS = ("traverse", "interpolate")
+"""The modes that can be films."""
 
 READ_BY = {
     "n_samples": ("sample", "interpolate", "traverse", "reconstruct"),
@@ -43,6 +46,8 @@ READ_BY = {
     "codes": ("sample", "decode", "traverse"),
     "z": ("sample", "decode", "traverse"),
     "prior": ("sample", "interpolate", "traverse"),
+    "fps": FILMS,
+    "seconds": FILMS,
 }
 """Which modes read an option of ``vaes sample``; those that all read are left out."""
 
@@ -62,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> None:
+    from vaes.cli.listing import cache, config, methods
+    from vaes.cli.sharing import export, plot
+
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "train": train,
         "sample": sample,
@@ -69,6 +77,8 @@ def _dispatch(words: list[str]) -> None:
         "encode": encode,
         "evaluate": evaluate,
         "compare": compare,
+        "plot": plot,
+        "export": export,
         "config": config,
         "methods": methods,
         "cache": cache,
@@ -80,7 +90,7 @@ def _dispatch(words: list[str]) -> None:
     )
     parser.appendix = lambda: "\n".join(["", *map(_in_a_line, _parsers().values()), ""])
     parser.add_argument("--version", action="version", version=f"vaes {__version__}")
-    parser.add_argument("command", metavar="command", choices=commands, help="vaes COMMAND --help tells more")
+    parser.add_argument("command", choices=commands, metavar="command", help="vaes COMMAND --help tells more")
     parser.others = _parsers
     commands[parser.read(words[:1]).options.command](words[1:])
 
@@ -91,18 +101,21 @@ def _in_a_line(parser: Parser) -> str:
 
 def _parsers() -> dict[str, Parser]:
     """The parsers of all commands, by what is typed to get them."""
-    made = (_train_parser(), *(make() for make in COMMANDS))
-    return {parser.prog: parser for parser in made}
+    from vaes.cli import listing, sharing
+
+    makers = (_train_parser, _sample, _fit_prior, _encode, _evaluate, _compare, *sharing.PARSERS, *listing.PARSERS)
+    return {parser.prog: parser for parser in (make() for make in makers)}
 
 
-def _parser(prog: str, *, sections: Sequence[str] = (), **options: Any) -> Parser:
+def command(prog: str, *, sections: Sequence[str] = (), **options: Any) -> Parser:
+    """The parser of one command, which knows of the others."""
     parser = Parser(prog=prog, sections=sections, **options)
     parser.others = _parsers
     return parser
 
 
 def _train_parser(prog: str = "vaes train", scripts: bool = False) -> Parser:
-    parser = _parser(prog, sections=SECTIONS, description="Train a model.", epilog=KEYS)
+    parser = command(prog, sections=SECTIONS, description="Train a model.", epilog=KEYS)
     parser.appendix = lambda: f"\nKEYS, each with its type and default, and what it means:\n{keys_help()}\n"
     if not scripts:
         parser.add_argument(
@@ -153,7 +166,7 @@ def train(arguments: Sequence[str], *, prog: str = "vaes train", methods: tuple[
 
 
 def _sample(prog: str = "vaes sample") -> Parser:
-    parser = _parser(prog, sections=("data",), description="Draw pictures with a trained model.")
+    parser = command(prog, sections=("data",), description="Draw pictures with a trained model.")
     of_a_run(parser, "?")
     parser.add_argument("--weights", type=path, help="the same as RUN")
     parser.add_argument(
@@ -194,6 +207,14 @@ def _sample(prog: str = "vaes sample") -> Parser:
         "--z", type=numbers, metavar="Z0,Z1,...", help="of decode: this code; of traverse: where to start"
     )
     fitting.prior(parser, "what codes are drawn from (default: the prior fitted last, where there is one, else own)")
+    parser.add_argument(
+        "--format", choices=("png", "gif", "mp4", "webp"), default="png",
+        help="a sheet (png), or of traverse and interpolate a film; mp4 needs vaes[film] (default: png)",
+    )  # fmt: skip
+    parser.add_argument("--fps", type=whole(1, 50), default=25, help="of a film: frames a second (default: 25)")
+    parser.add_argument(
+        "--seconds", type=number(0.1, 60), default=4.0, help="of a film: how long, there and back (default: 4)"
+    )
     parser.add_argument("--singles", action="store_true", help="each picture in a file of its own too")
     parser.epilog = "Keys of the data section can be given too: --data.root elsewhere"
     return parser
@@ -201,7 +222,7 @@ def _sample(prog: str = "vaes sample") -> Parser:
 
 OPTIONS = (
     "n_samples", "seed", "batch_size", "n_interpolate", "n_traverse", "traverse_range", "traverse_dim", "path",
-    "between", "projection", "images", "codes", "z", "prior", "singles",
+    "between", "projection", "images", "codes", "z", "prior", "singles", "format", "fps", "seconds",
 )  # fmt: skip
 
 
@@ -215,9 +236,16 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample", singles: bool
         parser.error("give one of RUN and --weights")
     if found.codes and found.z:
         parser.error("give one of --codes and --z")
+    film = found.format != "png"
+    if film and found.mode not in FILMS:
+        parser.error(f"--format {found.format}: {found.mode} has no film; --mode {' and '.join(FILMS)} have")
     if rank():
         return  # under a launcher of many processes the first one draws
 
+    still = ("n_interpolate", "n_traverse", "singles") if film else ("fps", "seconds")
+    for name in still:
+        if found.mode in FILMS and getattr(found, name) != parser.get_default(name):
+            terminal.note(f"warning: --{name} is for --format {'png' if film else 'gif, mp4 or webp'}; it is ignored")
     for name, modes in READ_BY.items():  # the origin's commands give some of them to every mode: no reason to stop
         if found.mode not in modes and getattr(found, name) != parser.get_default(name):
             terminal.note(f"warning: --{name} is for --mode {' or '.join(modes)}; {found.mode} ignores it")
@@ -244,7 +272,7 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample", singles: bool
 
 def _fit_prior() -> Parser:
     about = "Fit a prior to the codes of a trained model; sample and evaluate then draw from it."
-    return fitting.options(_parser("vaes fit-prior", sections=("data",), description=about))
+    return fitting.options(command("vaes fit-prior", sections=("data",), description=about))
 
 
 def fit_prior(arguments: Sequence[str]) -> None:
@@ -253,7 +281,7 @@ def fit_prior(arguments: Sequence[str]) -> None:
 
 
 def _encode() -> Parser:
-    parser = _parser(
+    parser = command(
         "vaes encode",
         sections=("data",),
         description="Codes and scores of images as a table, one row an image.",
@@ -310,7 +338,7 @@ BUDGET = {
 
 
 def _evaluate(prog: str = "vaes evaluate") -> Parser:
-    parser = _parser(
+    parser = command(
         prog,
         sections=("data", "outliers"),
         description="Compute the metrics of a trained model; they go to evaluation.json.",
@@ -371,7 +399,7 @@ def evaluate(arguments: Sequence[str], *, prog: str = "vaes evaluate") -> None:
 
 
 def _compare(prog: str = "vaes compare") -> Parser:
-    parser = _parser(
+    parser = command(
         prog,
         description="Evaluated runs side by side; runs that differ in seed alone are pooled. "
         "Differences are from the first one.",
@@ -393,58 +421,3 @@ def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
     from vaes.commands import run_compare
 
     run_compare(found.runs, found.save_dir, found.format, found.checkpoint, found.imports)
-
-
-def _config() -> Parser:
-    parser = _parser(
-        "vaes config",
-        description="A configuration to start from, every key said; without NAME, what there is.",
-    )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a method, or a shipped configuration")
-    return parser
-
-
-def config(arguments: Sequence[str]) -> None:
-    """``vaes config``."""
-    found = _config().read(arguments).options
-
-    from vaes.commands import run_config
-
-    run_config(found.name)
-
-
-def _methods() -> Parser:
-    parser = _parser(
-        "vaes methods",
-        description="The methods by their papers; with NAME its parts, equation, reference and a configuration.",
-    )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a method")
-    return parser
-
-
-def methods(arguments: Sequence[str]) -> None:
-    """``vaes methods``."""
-    found = _methods().read(arguments).options
-
-    from vaes.commands import run_methods
-
-    run_methods(found.name)
-
-
-def _cache() -> Parser:
-    parser = _parser("vaes cache", description="The images that were decoded before: where they are, and how large.")
-    parser.add_argument("--empty", action="store_true", help="delete them; they are decoded again when needed")
-    return parser
-
-
-def cache(arguments: Sequence[str]) -> None:
-    """``vaes cache``."""
-    found = _cache().read(arguments).options
-
-    from vaes.commands import run_cache
-
-    run_cache(found.empty)
-
-
-COMMANDS = (_sample, _fit_prior, _encode, _evaluate, _compare, _config, _methods, _cache)
-"""The parsers of all commands but ``train``, in the order of ``vaes --help``."""

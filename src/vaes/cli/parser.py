@@ -299,8 +299,8 @@ def imports(parser: Parser) -> None:
     )
 
 
-def of_a_run(parser: Parser, run: str | None = None) -> None:
-    """RUN, which of its checkpoints, and what goes with it."""
+def of_a_run(parser: Parser, run: str | None = None, *, computes: bool = True) -> None:
+    """RUN, which of its checkpoints, and what goes with it; ``computes``: on what device too."""
     parser.add_argument(
         "run", nargs=run, type=path, metavar="RUN", help="a run folder, checkpoint folder or weights file"
     )
@@ -310,4 +310,4 @@ def of_a_run(parser: Parser, run: str | None = None) -> None:
         type=checkpoint,
         help="of a run folder (default: best where there was a validation, else last)",
     )
-    device_and_imports(parser)
+    (device_and_imports if computes else imports)(parser)

@@ -15,13 +15,14 @@ import numpy as np
 from PIL import Image
 
 from vaes import files
+from vaes.errors import UserError
 from vaes.train.listeners import Listener
 from vaes.train.validate import Estimate
 
 if TYPE_CHECKING:
     from vaes.train.loop import Training
 
-__all__ = ["Clock", "Record", "metrics_document", "metrics_table", "read_lines"]
+__all__ = ["Clock", "Record", "metrics_document", "metrics_table", "read_lines", "test_numbers"]
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +171,25 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
         cells = "".join(f"{_cell(test[name]):>24}" for _, test in columns if name in test)
         lines.append(f"  {name:<12}{cells}  {found['unit']}".rstrip())
     return "\n".join(lines)
+
+
+def test_numbers(run: Path, step: int) -> list[tuple[str, str, str]]:
+    """Names, values with half a 95 % interval, and units of a step's test numbers in ``metrics.json``; none where there
+    is no such file yet, or it is of other steps.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = run / "metrics.json"
+    if not path.exists():
+        return []
+    try:
+        document = json.loads(files.read_bytes(path, files.MAX_JSON).decode("utf-8"))
+        found = next((d for d in (document, document["best"]) if d is not None and d["step"] == step), None)
+        test = {} if found is None else found["test"]
+        return [(name, _cell(number), str(number["unit"])) for name, number in test.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: is not what a training writes ({type(error).__name__})") from None
 
 
 def _cell(found: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ MUTED: Colour = (98, 100, 110)
 ACCENT: Colour = (231, 99, 0)
 
 MARGIN = 24
+TRACK = 34
 PAD = 2
 GAP = 12
 MIN_WIDTH = 520
@@ -104,6 +105,7 @@ def sheet(
     faint_rows: Collection[int] = (),
     marks: Collection[int] = (),
     scale: int | None = None,
+    track: tuple[float, str, str] | None = None,
 ) -> Image.Image:
     """A labelled page of the pictures (N, C, H, W) uint8 in rows of `columns`.
 
@@ -119,6 +121,7 @@ def sheet(
         faint_rows: rows whose label is grey.
         marks: pictures (by index) that get a coloured frame.
         scale: how many pixels wide and high each pixel is drawn; by default what makes the page a pleasant size.
+        track: of a film's frame: how far along it is, from 0 to 1, and what stands at either end; a bead on a line.
     """
     pixels = _pixels(images)
     rows = -(-len(pixels) // columns)
@@ -132,7 +135,8 @@ def sheet(
     row_font = _label_font(row_labels, height)
     left = math.ceil(max((row_font.getlength(label) for label in row_labels), default=-8)) + 8
     top = LABEL_SIZE + 8 if column_labels else 0
-    page = Image.new("RGB", (left + xs[-1] + width + PAD, top + ys[-1] + height + PAD), PAGE)
+    bottom = top + ys[-1] + height + PAD
+    page = Image.new("RGB", (left + xs[-1] + width + PAD, bottom + (TRACK if track else 0)), PAGE)
     draw = ImageDraw.Draw(page)
     for i, picture in enumerate(pixels):
         y, x = top + ys[i // columns], left + xs[i % columns]
@@ -143,7 +147,24 @@ def sheet(
         ink = MUTED if row in faint_rows else INK
         draw.text((left - 8, top + ys[row] + height / 2), label, fill=ink, font=row_font, anchor="rm")
     _draw_column_labels(draw, column_labels, [left + x + width / 2 for x in xs], width, top - 5)
+    if track:
+        _draw_track(page, track, left + PAD, bottom + TRACK / 2 + 4)
     return framed(page, title, caption)
+
+
+def _draw_track(page: Image.Image, track: tuple[float, str, str], left: float, y: float) -> None:
+    share, *names = track
+    start, end = (font(LABEL_SIZE).getlength(name) for name in names)
+    right, draw = float(page.width - PAD), ImageDraw.Draw(page)
+    for x, name, anchor in ((left, names[0], "lm"), (right, names[1], "rm")):
+        draw.text((x, y), name, fill=MUTED, font=font(LABEL_SIZE), anchor=anchor)
+    left, right = left + start + 14, right - end - 14
+    # Four times as large and reduced: Pillow's own discs have steps, and move by whole pixels.
+    line = Image.new("RGB", (max(4, 4 * math.ceil(right - left + 12)), 48), PAGE)
+    pen, at = ImageDraw.Draw(line), 24 + share * (line.width - 48)
+    pen.rounded_rectangle((20, 20, line.width - 20, 28), 4, fill=(206, 208, 214))
+    pen.ellipse((at - 24, 0, at + 24, 48), fill=ACCENT)
+    page.paste(line.reduce(4), (round(left - 6), round(y - 6)))
 
 
 def framed(picture: Image.Image, title: str, caption: str) -> Image.Image:

@@ -1,6 +1,7 @@
 """The six modes: what each shows."""
 
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,10 +34,12 @@ from vaes.view.traversal import rows_of, traverse
 
 __all__ = [
     "MODES",
+    "Paths",
     "check_mode",
     "decode_codes",
     "interpolate",
     "make",
+    "paths_of",
     "reconstruct",
     "sample",
     "traverse",
@@ -87,25 +90,12 @@ def interpolate(model: VAE, options: Options, images: ImageSet | None = None, ca
     """
     steps, whose = options.n_interpolate, f"{options.whose} images"
     t = torch.linspace(0, 1, steps)
-    inputs: list[Tensor] = []
     with evaluation(model):
-        if options.between == "test":
-            images = needed(images, "interpolate", model)
-            begin, fewer = choose(images, options.n_samples, options)
-            count, remarks = shown(len(begin), steps + 2, options)
-            begin, remarks = begin[:count], fewer + remarks
-            order = torch.arange(len(images)) if options.whose == "given" else random_index(images, options.seed)
-            index = torch.cat([begin, order.roll(-(len(order) // 2))[: len(begin)]])
-            ends = encode(model, images, index, options.batch_size).z[0].chunk(2)
-            inputs = list(images.read(index.to(images.index_device)).cpu()[:, None].chunk(2))
-        else:
-            count, remarks = shown(options.n_samples, steps, options)
-            codes = prior_codes(model, 2 * options.n_samples, options.seed, options.prior)
-            ends = tuple(half[:count] for half in codes.chunk(2))
-        between = slerp if options.path == "spherical" else lerp
-        codes = between(ends[0][:, None], ends[1][:, None], t[:, None])
+        paths = paths_of(model, options, images, steps)
+        codes = paths.at(t[:, None])
         walked = on_support(model, codes.flatten(0, 1))
         rows = decode(model, walked, options.batch_size).unflatten(0, codes.shape[:2])
+    inputs, remarks = paths.inputs, paths.remarks
     labels = [f"{x:.2f}" for x in t.tolist()]
     if inputs:
         rows, labels = torch.cat([inputs[0], rows, inputs[1]], dim=1), ["input", *labels, "input"]
@@ -118,6 +108,45 @@ def interpolate(model: VAE, options: Options, images: ImageSet | None = None, ca
         breaks=(1, steps + 1) if inputs else (),
     )
     return Picture(strips(rows), page, remarks)
+
+
+class Paths(NamedTuple):
+    """Where paths begin and end."""
+
+    ends: tuple[Tensor, Tensor]  # (R, D) each
+    inputs: list[Tensor]  # (R, 1, C, H, W) uint8 each: the images at the ends, or none
+    how: Literal["linear", "spherical"]
+    remarks: tuple[str, ...] = ()
+
+    def at(self, t: Tensor) -> Tensor:
+        """Shares of the way (n, 1) -> codes (R, n, D)."""
+        between = slerp if self.how == "spherical" else lerp
+        return between(self.ends[0][:, None], self.ends[1][:, None], t)
+
+
+def paths_of(model: VAE, options: Options, images: ImageSet | None, steps: int) -> Paths:
+    """n_samples paths, or as many as there are images for; inside of :func:`vaes.model.evaluation`.
+
+    Args:
+        model: the model.
+        options: seed, path and between.
+        images: for those between images.
+        steps: pictures on a path, of which a sheet holds so many.
+    """
+    if options.between == "prior":
+        count, remarks = shown(options.n_samples, steps, options)
+        codes = prior_codes(model, 2 * options.n_samples, options.seed, options.prior)
+        begin, end = (half[:count] for half in codes.chunk(2))
+        return Paths((begin, end), [], options.path, remarks)
+    images = needed(images, "interpolate", model)
+    first_ones, fewer = choose(images, options.n_samples, options)
+    count, remarks = shown(len(first_ones), steps + 2, options)
+    first_ones = first_ones[:count]
+    order = torch.arange(len(images)) if options.whose == "given" else random_index(images, options.seed)
+    index = torch.cat([first_ones, order.roll(-(len(order) // 2))[: len(first_ones)]])
+    begin, end = encode(model, images, index, options.batch_size).z[0].chunk(2)
+    inputs = list(images.read(index.to(images.index_device)).cpu()[:, None].chunk(2))
+    return Paths((begin, end), inputs, options.path, fewer + remarks)
 
 
 def reconstruct(model: VAE, options: Options, images: ImageSet | None = None, caption: str = "") -> Picture:

@@ -16,7 +16,7 @@ from vaes.view.layout import grid
 from vaes.view.modes import check_mode, make
 from vaes.view.picture import Options, check
 
-__all__ = ["Drawn", "draw"]
+__all__ = ["Drawn", "draw", "refuse_folder"]
 
 LOCK = ".pictures.lock"
 
@@ -52,9 +52,7 @@ def draw(
     check_mode(mode)
     check(options)
     folder = Path(save_dir)
-    files.refuse_unwritable(folder)
-    if (folder / f"{mode}-sheet.png").is_dir():
-        raise UserError(f"{folder / f'{mode}-sheet.png'}: is a folder; give another --save_dir")
+    refuse_folder(folder / f"{mode}-sheet.png")
     _sweep(mode, folder)
     picture = make(mode, model, options, images, caption)
     pages = {}
@@ -79,6 +77,13 @@ def draw(
         shutil.rmtree(temporary, ignore_errors=True)
     said = [f"{len(stale)} single pictures of an earlier {mode} were removed from {folder}"] if stale else []
     return Drawn([folder / name for name in pages], [*picture.remarks, *said])
+
+
+def refuse_folder(path: Path) -> None:
+    """Make the folder of a picture, and refuse one that cannot be written, or holds a folder of the picture's name."""
+    files.refuse_unwritable(path.parent)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give another --save_dir")
 
 
 def _singles(mode: str, folder: Path) -> list[Path]:

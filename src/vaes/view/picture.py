@@ -61,6 +61,10 @@ class Options(NamedTuple):
     prior_words: str = "the prior"
     whose: Literal["test", "given"] = "test"
     """The images are a test set, of which some are chosen at random, or the user's own, which are taken in order."""
+    fps: int = 25
+    """Frames a second of a film."""
+    seconds: float = 4.0
+    """How long a film takes, there and back."""
 
 
 class Picture(NamedTuple):
@@ -77,6 +81,8 @@ BOUNDS = {
     "batch_size": (1, 1_000_000),
     "n_interpolate": (2, MAX_ON_SHEET),  # a row has to fit on a sheet
     "n_traverse": (2, MAX_ON_SHEET),
+    "fps": (1, 50),  # browsers slow down what is faster
+    "seconds": (0.1, 60),
 }
 
 

@@ -35,13 +35,13 @@ from vaes.view.picture import (
     strips,
 )
 
-__all__ = ["rows_of", "traverse", "walk"]
+__all__ = ["Start", "refuse_dim", "row_label", "rows_of", "said_of", "sorted_dims", "start_codes", "traverse", "walk"]
 
 MAX_DIMS = 32
 """A traversal of all dimensions shows at most as many rows."""
 
 
-class _Start(NamedTuple):
+class Start(NamedTuple):
     """Where walks begin."""
 
     codes: Tensor  # (R, D)
@@ -61,9 +61,14 @@ def traverse(model: VAE, options: Options, images: ImageSet | None = None, capti
     """
     if options.traverse_dim is None:
         return _all_dims(model, options, images, caption)
-    if not 0 <= options.traverse_dim < model.z_dim:
-        raise UserError(f"--traverse_dim {options.traverse_dim}: this model's dimensions are 0 to {model.z_dim - 1}")
+    refuse_dim(model, options.traverse_dim)
     return _one_dim(model, options, options.traverse_dim, images, caption)
+
+
+def refuse_dim(model: VAE, dim: int) -> None:
+    """Refuse a dimension that the model has not."""
+    if not 0 <= dim < model.z_dim:
+        raise UserError(f"--traverse_dim {dim}: this model's dimensions are 0 to {model.z_dim - 1}")
 
 
 def rows_of(model: VAE, options: Options) -> int:
@@ -83,7 +88,7 @@ def walk(model: VAE, base: Tensor, dims: Tensor, values: Tensor, batch_size: int
 def _one_dim(model: VAE, options: Options, dim: int, images: ImageSet | None, caption: str) -> Picture:
     values = _values(options)
     with evaluation(model):
-        base, origin, fewer = _start(model, options, images, options.n_samples)
+        base, origin, fewer = start_codes(model, options, images, options.n_samples)
         count, remarks = shown(len(base), len(values), options)
         base, remarks = base[:count], fewer + remarks
         rows = walk(model, base, torch.full((len(base),), dim), values, options.batch_size)
@@ -104,14 +109,11 @@ def _one_dim(model: VAE, options: Options, dim: int, images: ImageSet | None, ca
 
 
 def _all_dims(model: VAE, options: Options, images: ImageSet | None, caption: str) -> Picture:
-    values, used, over = _values(options), None, 0
+    values = _values(options)
     with evaluation(model):
-        base, origin, remarks = _start(model, options, images, 1)
-        if images is not None:
-            index = random_index(images, options.seed)[:MAX_CODES]
-            used, over = usage(model, encode(model, images, index, options.batch_size)), len(index)
-        order = torch.arange(model.z_dim) if used is None else used.value.argsort(descending=True, stable=True)
-        dims = order[:MAX_DIMS]
+        base, origin, remarks = start_codes(model, options, images, 1)
+        dims, used, over = sorted_dims(model, options, images)
+        dims = dims[:MAX_DIMS]
         rows = walk(model, base.expand(len(dims), -1), dims, values, options.batch_size)
     page = sheet(
         rows.flatten(0, 1),
@@ -119,12 +121,12 @@ def _all_dims(model: VAE, options: Options, images: ImageSet | None, caption: st
         title="Each latent dimension in turn, all others held",
         caption=lines(
             f"all start from {origin}; framed, the pictures nearest to it",
-            _said_of(used, f"{over:,} {options.whose} images", len(dims), model.z_dim),
+            said_of(used, over, len(dims), model.z_dim),
             *said_of_support(model),
             *remarks,
             caption,
         ),
-        row_labels=[_label(d, used) for d in dims.tolist()],
+        row_labels=[row_label(d, used) for d in dims.tolist()],
         column_labels=[number(v) for v in values.tolist()],
         faint_rows=[] if used is None else [i for i, d in enumerate(dims.tolist()) if used.value[d] < UNUSED],
         marks=_nearest(base[0, dims], values),
@@ -132,26 +134,37 @@ def _all_dims(model: VAE, options: Options, images: ImageSet | None, caption: st
     return Picture(strips(rows), page, remarks)
 
 
-def _start(model: VAE, options: Options, images: ImageSet | None, count: int) -> _Start:
+def sorted_dims(model: VAE, options: Options, images: ImageSet | None) -> tuple[Tensor, Usage | None, str]:
+    """All dimensions (D,), those that carry most first, what each carries, and over what that is an average; by number
+    without images. Inside of :func:`vaes.model.evaluation`."""
+    if images is None:
+        return torch.arange(model.z_dim), None, ""
+    index = random_index(images, options.seed)[:MAX_CODES]
+    used = usage(model, encode(model, images, index, options.batch_size))
+    order = used.value.argsort(descending=True, stable=True)
+    return order, used, f"{len(index):,} {options.whose} images"
+
+
+def start_codes(model: VAE, options: Options, images: ImageSet | None, count: int) -> Start:
     """Codes that walks begin at, `count` or as many as there are; inside of :func:`vaes.model.evaluation`."""
     if options.codes is not None:
         codes = given_codes(model, options)
         few = "the first" if count == 1 else f"the first {count:,}"
-        return _Start(codes[:count], f"{few} of {len(codes):,} given codes" if len(codes) > count else "given codes")
+        return Start(codes[:count], f"{few} of {len(codes):,} given codes" if len(codes) > count else "given codes")
     if images is not None:
         images = needed(images, "traverse", model)
         index, remarks = choose(images, count, options)
         seed = "" if options.whose == "given" else f" (seed {options.seed})"
         codes = encode(model, images, index, options.batch_size).z[0]
         if count == 1:
-            return _Start(codes, f"the code of one {options.whose} image{seed}")
-        return _Start(codes, f"the codes of {options.whose} images{seed}", remarks)
+            return Start(codes, f"the code of one {options.whose} image{seed}")
+        return Start(codes, f"the codes of {options.whose} images{seed}", remarks)
     codes = prior_codes(model, count, options.seed, options.prior)
     law = model.prior if options.prior is None else options.prior
     codes[0] = law.centre(model.encode).flatten().cpu()
     centre = "the prior's centre" if options.prior is None else f"the centre of {options.prior_words}"
     draws = f" (the first) and draws from it (seed {options.seed})" if count > 1 else ""
-    return _Start(codes, f"{centre}{draws}")
+    return Start(codes, f"{centre}{draws}")
 
 
 def _values(options: Options) -> Tensor:
@@ -164,7 +177,8 @@ def _nearest(own: Tensor, values: Tensor) -> set[int]:
     return set((torch.arange(len(own)) * len(values) + columns).tolist())
 
 
-def _label(dim: int, used: Usage | None) -> str:
+def row_label(dim: int, used: Usage | None) -> str:
+    """A dimension's name, and how much it carries."""
     if used is None:
         return f"z{dim}"
     value = used.value[dim].item()
@@ -172,7 +186,8 @@ def _label(dim: int, used: Usage | None) -> str:
     return f"z{dim}  unused" if value < UNUSED else f"z{dim}  {amount}"
 
 
-def _said_of(used: Usage | None, over: str, rows: int, dims: int) -> str:
+def said_of(used: Usage | None, over: str, rows: int, dims: int) -> str:
+    """How the first ``rows`` of the dimensions were chosen and sorted."""
     if used is None:
         said = "dimensions by number: sorting them by their KL takes images"
         return said + (f"; the first {rows} of {dims}" if rows < dims else "")

@@ -1,0 +1,19 @@
+"""What a run is given away as: networks that need nothing of this package, and its curves."""
+
+from vaes.share.export import DTYPES, FORMATS, PARTS, Exported, export_onnx, export_parts, export_torch, write
+from vaes.share.training_curves import Curve, curves, plot, write_plot
+
+__all__ = [
+    "DTYPES",
+    "FORMATS",
+    "PARTS",
+    "Curve",
+    "Exported",
+    "curves",
+    "export_onnx",
+    "export_parts",
+    "export_torch",
+    "plot",
+    "write",
+    "write_plot",
+]
