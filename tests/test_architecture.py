@@ -18,7 +18,7 @@ LAYERS = [
     {"encoding"},
     {"encoding"},
     {"objectives", "view", "evaluate"},
-    {"train", "methods"},
+    {"train", "coefficients", "methods"},
     {"config"},
     {"compare"},
     {"start", "experiment", "run", "choose"},

@@ -10,11 +10,22 @@ own, before the configuration is built):
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from vaes.schedules import Scheduled
+from vaes.coefficients import (
+    capacity_weights,
+    critic_weights,
+    dip_weights,
+    elbo_weights,
+    gan_weights,
+    info_weights,
+    joint_weights,
+    lambda_of,
+    no_weights,
+    rae_gp_weights,
+    rae_weights,
+    tc_weights,
+)
 
 __all__ = ["METHODS", "Method", "table"]
-
-ROUNDING = 1e-9  # of schedules whose weight is to end at 0
 
 
 class Method(NamedTuple):
@@ -40,144 +51,6 @@ class Method(NamedTuple):
     defaults: Mapping[str, Mapping[str, Any]] = {}
     """Sections of a configuration (``model``, ``objective``, ``train``) -> keys whose default is another here. What a
     configuration gives goes before them."""
-
-
-def no_weights(pixels: int) -> dict[str, float]:
-    """A bound without weights."""
-    return {}
-
-
-def elbo_weights(pixels: int, *, beta: Scheduled = 1.0) -> dict[str, float]:
-    """``beta`` weighs the rate; 1 is the ELBO.
-
-    Args:
-        pixels: C * H * W.
-        beta: the weight of the rate; 1 is the ELBO.
-    """
-    if beta < 0:
-        raise ValueError(f"beta: {beta:g} is not right; it must be 0 or more")
-    return {"rate": beta}
-
-
-def info_weights(
-    pixels: int, *, alpha: Scheduled = 0.0, lambda_: Scheduled = 2.0, mmd_scale: float | None = None
-) -> dict[str, float]:
-    """Rate: ``1 - alpha``. MMD: ``(alpha + lambda_ - 1) * mmd_scale``.
-
-    ``mmd_scale`` is the nats per image that one unit of MMD counts for. By default it is pixels / 2, so that
-    ``lambda_`` stands beside the *mean* squared error over pixels and carries over between image sizes, as in the
-    released codes; 1 gives the paper's own units. A negative weight would reward what it is to penalise, without end.
-
-    Args:
-        pixels: C * H * W.
-        alpha: the rate weighs 1 - alpha.
-        lambda_: the MMD weighs (alpha + lambda_ - 1) * mmd_scale.
-        mmd_scale: nats per image of one unit of MMD; null is pixels / 2, and 1 the paper's own units.
-    """
-    rate, mmd = 1 - alpha, alpha + lambda_ - 1
-    if rate < -ROUNDING:
-        raise ValueError(f"alpha: {alpha:g} gives the rate the weight {rate:g}; it must be 1 or less")
-    if mmd < -ROUNDING:
-        raise ValueError(
-            f"lambda_: {lambda_:g} gives the MMD the weight alpha + lambda_ - 1 = {mmd:g}; with alpha {alpha:g} it "
-            f"must be {rate:g} or more"
-        )
-    if mmd_scale is not None and mmd_scale < 0:
-        raise ValueError(f"mmd_scale: {mmd_scale:g} is not right; it must be 0 or more")
-    scale = pixels / 2 if mmd_scale is None else mmd_scale
-    return {"rate": max(0.0, rate), "mmd": max(0.0, mmd) * scale}
-
-
-def capacity_weights(pixels: int, *, gamma: Scheduled = 1000.0) -> dict[str, float]:
-    """``gamma`` weighs the capacity term, in place of the rate.
-
-    Args:
-        pixels: C * H * W.
-        gamma: nats of loss for a nat of rate beside the target.
-    """
-    return {"rate": 0.0, "capacity": _not_negative("gamma", gamma)}
-
-
-def joint_weights(pixels: int, *, gamma: Scheduled = 30.0) -> dict[str, float]:
-    """``gamma`` weighs the two capacities, in place of the rate.
-
-    Args:
-        pixels: C * H * W.
-        gamma: nats of loss for a nat of rate beside a target.
-    """
-    return {"rate": 0.0, "joint_capacity": _not_negative("gamma", gamma)}
-
-
-def tc_weights(pixels: int, *, beta: Scheduled = 6.0) -> dict[str, float]:
-    """``beta`` weighs the total correlation, of which the rate holds one already.
-
-    Args:
-        pixels: C * H * W.
-        beta: the weight of the total correlation; 1 is the ELBO.
-    """
-    if beta < 1:
-        raise ValueError(f"beta: {beta:g} would reward total correlation; it must be 1 or more")
-    return {"total_correlation": beta - 1}
-
-
-def critic_weights(pixels: int, *, gamma: Scheduled = 10.0) -> dict[str, float]:
-    """``gamma`` weighs the critic's total correlation, on top of the ELBO.
-
-    Args:
-        pixels: C * H * W.
-        gamma: the weight of the total correlation; 0 is the ELBO.
-    """
-    return {"total_correlation_critic": _not_negative("gamma", gamma)}
-
-
-def dip_weights(pixels: int, *, lambda_od: Scheduled = 10.0) -> dict[str, float]:
-    """``lambda_od`` weighs the covariances; the variances weigh ``dip.diagonal`` times that.
-
-    Args:
-        pixels: C * H * W.
-        lambda_od: nats per image of a unit of squared covariance.
-    """
-    return {"dip": _not_negative("lambda_od", lambda_od)}
-
-
-def _lambda_of(term: str) -> Callable[..., dict[str, float]]:
-    def lambda_weights(pixels: int, *, lambda_: Scheduled = 10.0) -> dict[str, float]:
-        """One term beside the distortion.
-
-        Args:
-            pixels: C * H * W.
-            lambda_: nats per image of one unit of the term.
-        """
-        return {term: _not_negative("lambda_", lambda_)}
-
-    return lambda_weights
-
-
-def rae_weights(pixels: int, *, beta: Scheduled = 1e-3) -> dict[str, float]:
-    """``beta`` weighs the norm of the codes.
-
-    Args:
-        pixels: C * H * W.
-        beta: the weight of half the squared norm of a code.
-    """
-    return {"latent_norm": _not_negative("beta", beta)}
-
-
-def rae_gp_weights(pixels: int, *, beta: Scheduled = 1e-3, gamma: Scheduled = 1e-3) -> dict[str, float]:
-    """``beta`` weighs the norm of the codes, ``gamma`` the decoder's gradient.
-
-    Args:
-        pixels: C * H * W.
-        beta: the weight of half the squared norm of a code.
-        gamma: the weight of half the squared norm of the decoder's Jacobian.
-    """
-    return rae_weights(pixels, beta=beta) | {"gradient_penalty": _not_negative("gamma", gamma)}
-
-
-def _not_negative(name: str, value: float) -> float:
-    if value < 0:
-        raise ValueError(f"{name}: {value:g} is not right; it must be 0 or more")
-    return value
 
 
 INFO = ("Zhao, Song & Ermon 2017", "https://arxiv.org/abs/1706.02262", info_weights)
@@ -278,7 +151,7 @@ METHODS: dict[str, Method] = {
     "wae_mmd": Method(
         "WAE-MMD",
         *WAE,
-        _lambda_of("mmd"),
+        lambda_of("mmd"),
         "distortion + lambda_ * mmd, lambda_ = 35 (the paper's 10 for twice our distortion and a sum over 7 scales)",
         bound="reconstruction",
         terms=("mmd",),
@@ -287,7 +160,7 @@ METHODS: dict[str, Method] = {
     "wae_gan": Method(
         "WAE-GAN",
         *WAE,
-        _lambda_of("prior_critic"),
+        lambda_of("prior_critic"),
         "distortion + lambda_ * prior critic, lambda_ = 5 (the paper's 10 for twice our distortion)",
         bound="reconstruction",
         terms=("prior_critic",),
@@ -297,17 +170,17 @@ METHODS: dict[str, Method] = {
         "Adversarial autoencoder",
         "Makhzani et al. 2016",
         "https://arxiv.org/abs/1511.05644",
-        _lambda_of("prior_critic"),
-        "distortion + lambda_ * prior critic, lambda_ = 10, both at once where the paper takes turns",
+        lambda_of("prior_critic"),
+        "distortion + lambda_ * prior critic, lambda_ = 10, model and critic by turns",
         bound="reconstruction",
         terms=("prior_critic",),
-        defaults=AUTOENCODER,
+        defaults=AUTOENCODER | {"train": {"play": "alternate"}},
     ),
     "swae": Method(
         "Sliced-Wasserstein autoencoder",
         "Kolouri et al. 2018",
         "https://arxiv.org/abs/1804.01947",
-        _lambda_of("sliced_wasserstein"),
+        lambda_of("sliced_wasserstein"),
         "distortion + lambda_ * sliced Wasserstein distance^2, lambda_ = 10",
         bound="reconstruction",
         terms=("sliced_wasserstein",),
@@ -424,6 +297,24 @@ METHODS: dict[str, Method] = {
             "model": {"z_dim": 20, "posterior": "joint", "prior": "joint"},
             "objective": {"joint_capacity": {"numbers": dict(FIVE), "classes": dict(FIVE)}},
         },
+    ),
+    "vae_gan": Method(
+        "VAE/GAN",
+        "Larsen et al. 2016",
+        "https://arxiv.org/abs/1512.09300",
+        gan_weights,
+        "pixel_weight * distortion + beta * rate + features + adversary / gamma (the last for the decoder alone), "
+        "pixel_weight = 0, beta = 1, gamma = 1e-6",
+        terms=("image_critic",),
+    ),
+    "rae_sn": Method(
+        "RAE-SN",
+        *RAE,
+        rae_weights,
+        "distortion + beta * |z|^2 / 2, beta = 0.001, and a decoder whose weights have spectral norm 1",
+        bound="reconstruction",
+        terms=("latent_norm",),
+        defaults={"model": {"posterior": "point", "decoder_spectral_norm": True}},
     ),
 }
 

@@ -32,6 +32,7 @@ class Trace(NamedTuple):
     logvar: Tensor | None  # (B, Z...)
     kl: Tensor | None = None  # (B, Z...) the rate per dimension, where it has a closed form
     log_q_stopped: Tensor | None = None  # (K, B) log q(z|x) whose gradient goes through z alone; made where asked for
+    x_mean: Tensor | None = None  # (K, B, C, H, W) E[x|z], in the pixels' range; made where asked for
     aux: Mapping[str, Tensor] = {}  # what else the posterior has to tell
 
 
@@ -106,7 +107,7 @@ class VAE(nn.Module):
     @property
     def gives(self) -> frozenset[str]:
         """The optional fields of :class:`Trace` that are not None for this composition, if they are asked for."""
-        found = self.posterior.gives | ({"rate"} if "log_q" in self.posterior.gives else set())
+        found = self.posterior.gives | {"x_mean"} | ({"rate"} if "log_q" in self.posterior.gives else set())
         like = next(self.parameters(), torch.zeros(()))
         with torch.no_grad():
             latent = self.posterior.centre(like.new_zeros(1, self.posterior.outputs(self.z_shape)), self.z_shape)
@@ -126,6 +127,8 @@ class VAE(nn.Module):
         """
         h = self.features(x)
         trace = self.trace(x, self.posterior(h, noise, options or {}))
+        if "x_mean" in wants:
+            trace = trace._replace(x_mean=self.likelihood.mean(trace.y))
         if "log_q_stopped" not in wants:
             return trace
         return trace._replace(log_q_stopped=self.posterior.log_prob(h.detach(), trace.z))

@@ -17,6 +17,7 @@ from vaes.data import Splits, binarize
 from vaes.errors import UserError
 from vaes.methods import METHODS
 from vaes.model import VAE
+from vaes.nn import spectral_norm
 from vaes.objectives import Bound, Objective, Term
 from vaes.schedules import Schedule
 from vaes.train.settings import Settings
@@ -95,6 +96,8 @@ def build_model(config: Complete, image_shape: tuple[int, int, int]) -> VAE:
         _refuse_too_large(pair)
     with _seeded(config.seed):
         encoder, decoder = pair()
+        if section["decoder_spectral_norm"]:
+            decoder = spectral_norm(decoder)
     return _call("model", VAE, encoder, decoder, posterior, prior, likelihood, value_range=section["value_range"])
 
 
@@ -135,15 +138,17 @@ def _weights(config: Complete, bound: Bound) -> Callable[..., dict[str, float]]:
 
     def weights(pixels: int, **coefficients: Any) -> dict[str, float]:
         extra = {name: coefficients.pop(f"terms.{name}.weight") for name in config.objective["terms"]}
-        found = {"rate": 1.0} | row.weights(pixels, **coefficients) | extra
-        rate = found.pop("rate")
-        if "rate" in bound.weights:
-            return found | {"rate": rate}
-        if rate != 1.0 and config.objective["bound"] != row.bound:
-            raise ValueError(
-                f"bound: {config.objective['bound']} takes the rate whole, and the method weighs it by {rate:g}; set "
-                "its coefficients so that this is 1 (objective.beta 1), or take objective.bound elbo"
-            )
+        found = {"rate": 1.0, "distortion": 1.0} | row.weights(pixels, **coefficients) | extra
+        for name, key in (("rate", "beta"), ("distortion", "pixel_weight")):
+            if name in bound.weights:
+                continue
+            weight = found.pop(name)
+            if weight != 1.0 and config.objective["bound"] != row.bound:
+                raise ValueError(
+                    f"bound: {config.objective['bound']} takes the {name} whole, and the method weighs it by "
+                    f"{weight:g}; set its coefficients so that this is 1 (objective.{key} 1), or take objective.bound "
+                    "elbo"
+                )
         return found
 
     return weights

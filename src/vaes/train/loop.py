@@ -122,6 +122,7 @@ class Training:
                 "step"
             )
         _refuse_lone_images(state.objective, self._micro)
+        _refuse_turns_of_one(state.objective, self.settings)
         self._pixels = math.prod(splits.train.shape)
         self.clock, self._writer = Clock(), Writer()
         self.save_wanted = False
@@ -147,7 +148,7 @@ class Training:
         begun = state.step
         if s.compile:
             state.objective.compile(mode="reduce-overhead" if self.runtime.device.type == "cuda" else "default")
-        spread = self.runtime.spread(state.objective)
+        spread = self.runtime.spread(state.objective, by_turns=s.play == "alternate")
         if begun and self.runtime.is_main:  # a training that was killed may have left one too many
             checkpoint.thin_out(self.folder, s.keep, self._best)
         try:
@@ -212,7 +213,9 @@ class Training:
 
     def context(self, step: int) -> Context:
         """What the objective is told of a step."""
-        return self.weighting.context(step, self._pixels, len(self.splits.train), self.settings.n_steps)
+        context = self.weighting.context(step, self._pixels, len(self.splits.train), self.settings.n_steps)
+        model, critics = self.settings.plays(step)
+        return context._replace(model_plays=model, critics_play=critics)
 
     def _after(self, stop: Stop) -> None:
         """What falls due after a step."""
@@ -361,14 +364,21 @@ class Training:
         )
 
 
+def _refuse_turns_of_one(objective: Objective, settings: Settings) -> None:
+    if settings.play == "alternate" and objective.losses == ("loss",):
+        raise UserError(
+            "train.play: alternate takes turns with a critic, and no term here has one; use together, or add "
+            "such a term (objective.terms.prior_critic)"
+        )
+
+
 def _refuse_lone_images(objective: Objective, images: int) -> None:
     """Batch statistics of one image are none."""
-    if images > 1:
-        return
-    if any(term.compares for term in objective.terms.values()) or any(
-        isinstance(layer, _BatchNorm) for layer in objective.modules()
-    ):
+    least = max([1, *(term.least for term in objective.named_terms.values() if term.compares)])
+    if any(isinstance(layer, _BatchNorm) for layer in objective.modules()):
+        least = max(least, 2)
+    if images < least:
         raise UserError(
-            "train.batch_size: batch norm and terms that compare images need 2 images or more per process and "
-            "micro-batch; raise it or lower train.accumulate (or use model.network.norm none)"
+            f"train.batch_size: batch norm and terms that compare images need {least} images or more per process and "
+            f"micro-batch, got {images}; raise it or lower train.accumulate (or use model.network.norm none)"
         )

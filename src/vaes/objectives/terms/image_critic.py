@@ -1,0 +1,125 @@
+"""A critic of images: it judges what the decoder makes, and lends its features to compare images in."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from vaes.functional import to_float32
+from vaes.model import Trace
+from vaes.nn.blocks import channels_last, lay_out
+from vaes.objectives.context import Context, Drawn
+from vaes.objectives.terms.base import Term
+from vaes.objectives.terms.critics import adam, frozen
+
+__all__ = ["ConvCritic", "ImageCritic"]
+
+SMALLEST = 8
+"""Pixels of a side."""
+
+
+class ConvCritic(nn.Module):
+    """Images (N, C, H, W) -> logits (N,) and features (N, C', h, w), both float32 or wider.
+
+    5x5 convolutions, one over all pixels and then of stride 2 until the smaller side is 4 to 12, a linear layer and the
+    logit; ReLU between all. Features are the last convolution's output. A normalisation over each image's own features
+    stands in the place of the paper's batch norm, so that images do not see each other.
+
+    Larsen et al., Autoencoding beyond pixels using a learned similarity metric, 2016,
+    https://arxiv.org/abs/1512.09300, table 1.
+
+    Args:
+        image_shape: (C, H, W).
+        width: channels of the first convolution; those that follow have 4, 8, 8, ... times as many.
+        units: width of the linear layer.
+        lr: its learning rate, constant.
+        betas: of its Adam.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], width: int, units: int, lr: float, betas: tuple[float, float]
+    ) -> None:
+        super().__init__()
+        channels, *sides = image_shape
+        if min(sides) < SMALLEST:
+            raise ValueError(f"a critic of images needs {SMALLEST} pixels a side or more, got {sides[0]}x{sides[1]}")
+        if width < 1 or units < 1:
+            raise ValueError(f"width and units must be at least 1, got {width} and {units}")
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 5, padding=2), nn.ReLU()]
+        before = width
+        for stage in range(max(1, int(math.log2(min(sides) / 6)))):
+            after = width * (4 if stage == 0 else 8)
+            layers += [nn.Conv2d(before, after, 5, 2, padding=2), nn.GroupNorm(1, after), nn.ReLU()]
+            before, sides = after, [-(-side // 2) for side in sides]
+        self.features = nn.Sequential(*layers[:-2])
+        self.logit = nn.Sequential(
+            *layers[-2:], nn.Flatten(), nn.Linear(before * math.prod(sides), units), nn.ReLU(), nn.Linear(units, 1)
+        )
+        lay_out(self)
+        self.training_options: Mapping[str, Any] = adam(lr, betas)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) -> (N,), (N, C', h, w)."""
+        features = self.features(channels_last(x))
+        return to_float32(self.logit(features)[:, 0]), to_float32(features)
+
+
+class ImageCritic(Term):
+    """``features + adversary / gamma``, nats per image: how far an image and its reconstruction lie apart in the
+    critic's features, ``E |f(x) - f(E[x|z])|^2 / 2``, and how well the decoder's images pass for real ones, ``E -log
+    d(E[x|z])`` of codes from q(z|x) plus the same of codes from the prior (the non-saturating loss).
+
+    The features' distance is an addition, no density of pixels. The adversary teaches the decoder alone: its gradient
+    stops at the codes. Encoder and decoder descend what they do in the paper, whose decoder has ``gamma * features +
+    adversary``: a factor of its whole gradient, which neither Adam nor Muon feels.
+
+    Larsen et al., Autoencoding beyond pixels using a learned similarity metric, 2016,
+    https://arxiv.org/abs/1512.09300, equations 7 to 9 and algorithm 1, of the first sample of each image.
+
+    Args:
+        image_shape: (C, H, W), of 8 pixels a side or more.
+        gamma: weighs the features against the adversary in the decoder.
+        width: channels of the critic's first convolution; the next have 4, 8, 8, ... times as many.
+        units: width of the critic's linear layer.
+        lr: the critic's learning rate.
+        betas: of the critic's Adam.
+    """
+
+    needs = frozenset({"x_mean"})
+    draws_images = True
+    has_critic = True
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        gamma: float = 1e-6,
+        width: int = 32,
+        units: int = 512,
+        lr: float = 3e-4,
+        betas: tuple[float, float] = (0.5, 0.9),
+    ) -> None:
+        super().__init__()
+        if not gamma > 0:
+            raise ValueError(f"gamma must be above 0, got {gamma}")
+        self.gamma, self.critic = gamma, ConvCritic(image_shape, width, units, lr, betas)
+
+    def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
+        """A scalar."""
+        assert trace.x_mean is not None
+        assert drawn.images is not None
+        n = len(trace.x)
+        logits, features = frozen(self.critic, torch.cat([trace.x, trace.x_mean[0], *drawn.images]))
+        real, made, _ = features.flatten(1).tensor_split([n, 2 * n])
+        alike = 0.5 * (real.detach() - made).square().sum(1).mean()
+        return alike + softplus(-logits[2 * n :]).sum() / n / self.gamma
+
+    def critic_loss(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
+        """The cross-entropy of telling images from the decoder's, both as many, a scalar, log 2 where it cannot."""
+        assert drawn.images is not None
+        made = drawn.images.detach().flatten(0, 1)
+        real, fake = self.critic(torch.cat([trace.x, made]))[0].tensor_split([len(trace.x)])
+        return 0.5 * (softplus(-real).mean() + softplus(fake).mean())
