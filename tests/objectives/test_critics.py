@@ -22,7 +22,7 @@ WEIGHTS = {"rate": 1.0, "distortion": 0.5, "critic": 3.0}
 def critics() -> list[Term]:
     torch.manual_seed(0)
     small = {"width": 8, "depth": 2}
-    gan = ImageCritic((1, 8, 8), gamma=0.1, width=2, units=8)
+    gan = ImageCritic((1, 8, 8), gamma=0.1, width=2)
     return [TotalCorrelationCritic((3,), **small), PriorCritic((3,), **small), gan]  # type: ignore[arg-type]
 
 
@@ -93,7 +93,7 @@ def test_the_adversary_teaches_the_decoder_alone() -> None:
     found = []
     for gamma in (1e-6, 1.0):
         torch.manual_seed(0)
-        made, x, eps = objective(ImageCritic((1, 8, 8), gamma=gamma, width=2, units=8))
+        made, x, eps = objective(ImageCritic((1, 8, 8), gamma=gamma, width=2))
         made(x, eps, Context({**WEIGHTS, "distortion": 0.0}))["loss"].backward()
         found.append([p.grad for net in (made.model.encoder, made.model.decoder) for p in net.parameters()])
     n = len(list(made.model.encoder.parameters()))
@@ -103,7 +103,7 @@ def test_the_adversary_teaches_the_decoder_alone() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (1, 9, 13), (3, 31, 40), (2, 64, 64), (4, 11, 100)])
 def test_a_critic_of_images_takes_any_size_from_8_on(shape: tuple[int, int, int]) -> None:
-    critic = ConvCritic(shape, 2, 4, 1e-3, (0.5, 0.9))
+    critic = ConvCritic(shape, 2, 1e-3, (0.5, 0.9))
     logits, features = critic(torch.randn(3, *shape))
     assert logits.shape == (3,)
     assert len(features) == 3

@@ -131,7 +131,7 @@ def test_turns_without_a_critic_are_refused_before_a_folder_is_made(tmp_path: Pa
 
 def test_a_critic_needs_several_images_and_that_of_total_correlation_two_in_each_half(tmp_path: Path) -> None:
     cases: list[tuple[nn.Module, int]] = [
-        (ImageCritic((1, 8, 8), width=2, units=4), 2),
+        (ImageCritic((1, 8, 8), width=2), 2),
         (PriorCritic((3,), width=4, depth=1), 2),
         (TotalCorrelationCritic((3,), width=4, depth=1), 4),
     ]

@@ -10,7 +10,6 @@ from torch.nn.functional import softplus
 
 from vaes.functional import to_float32
 from vaes.model import Trace
-from vaes.nn.blocks import channels_last, lay_out
 from vaes.objectives.context import Context, Drawn
 from vaes.objectives.terms.base import Term
 from vaes.objectives.terms.critics import adam, frozen
@@ -24,46 +23,40 @@ SMALLEST = 8
 class ConvCritic(nn.Module):
     """Images (N, C, H, W) -> logits (N,) and features (N, C', h, w), both float32 or wider.
 
-    5x5 convolutions, one over all pixels and then of stride 2 until the smaller side is 4 to 12, a linear layer and the
-    logit; ReLU between all. Features are the last convolution's output. A normalisation over each image's own features
-    stands in the place of the paper's batch norm, so that images do not see each other.
-
-    Larsen et al., Autoencoding beyond pixels using a learned similarity metric, 2016,
-    https://arxiv.org/abs/1512.09300, table 1.
+    4x4 convolutions of stride 2 until the smaller side is 4 to 12, LeakyReLU(0.2) after each, a linear layer. Features
+    are the last convolution's output. The critic of Radford, Metz & Chintala, DCGAN, 2016,
+    https://arxiv.org/abs/1511.06434, but that each image is normalised by itself in place of batch norm, so that images
+    do not see each other.
 
     Args:
         image_shape: (C, H, W).
-        width: channels of the first convolution; those that follow have 4, 8, 8, ... times as many.
-        units: width of the linear layer.
+        width: channels of the first convolution; each that follows has twice as many, up to 8 times.
         lr: its learning rate, constant.
         betas: of its Adam.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], width: int, units: int, lr: float, betas: tuple[float, float]
-    ) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], width: int, lr: float, betas: tuple[float, float]) -> None:
         super().__init__()
         channels, *sides = image_shape
         if min(sides) < SMALLEST:
             raise ValueError(f"a critic of images needs {SMALLEST} pixels a side or more, got {sides[0]}x{sides[1]}")
-        if width < 1 or units < 1:
-            raise ValueError(f"width and units must be at least 1, got {width} and {units}")
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 5, padding=2), nn.ReLU()]
-        before = width
+        if width < 1:
+            raise ValueError(f"width must be at least 1, got {width}")
+        layers: list[nn.Module] = []
         for stage in range(max(1, int(math.log2(min(sides) / 6)))):
-            after = width * (4 if stage == 0 else 8)
-            layers += [nn.Conv2d(before, after, 5, 2, padding=2), nn.GroupNorm(1, after), nn.ReLU()]
-            before, sides = after, [-(-side // 2) for side in sides]
-        self.features = nn.Sequential(*layers[:-2])
+            after = width * min(2**stage, 8)
+            between = [nn.GroupNorm(1, channels), nn.LeakyReLU(0.2)] if stage else []
+            layers += [*between, nn.Conv2d(channels, after, 4, 2, padding=1)]
+            channels, sides = after, [side // 2 for side in sides]
+        self.features = nn.Sequential(*layers)
         self.logit = nn.Sequential(
-            *layers[-2:], nn.Flatten(), nn.Linear(before * math.prod(sides), units), nn.ReLU(), nn.Linear(units, 1)
+            nn.GroupNorm(1, channels), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(channels * math.prod(sides), 1)
         )
-        lay_out(self)
         self.training_options: Mapping[str, Any] = adam(lr, betas)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> (N,), (N, C', h, w)."""
-        features = self.features(channels_last(x))
+        features = self.features(x)
         return to_float32(self.logit(features)[:, 0]), to_float32(features)
 
 
@@ -82,8 +75,7 @@ class ImageCritic(Term):
     Args:
         image_shape: (C, H, W), of 8 pixels a side or more.
         gamma: weighs the features against the adversary in the decoder.
-        width: channels of the critic's first convolution; the next have 4, 8, 8, ... times as many.
-        units: width of the critic's linear layer.
+        width: channels of the critic's first convolution; each that follows has twice as many, up to 8 times.
         lr: the critic's learning rate.
         betas: of the critic's Adam.
     """
@@ -98,14 +90,13 @@ class ImageCritic(Term):
         *,
         gamma: float = 1e-6,
         width: int = 32,
-        units: int = 512,
         lr: float = 3e-4,
         betas: tuple[float, float] = (0.5, 0.9),
     ) -> None:
         super().__init__()
         if not gamma > 0:
             raise ValueError(f"gamma must be above 0, got {gamma}")
-        self.gamma, self.critic = gamma, ConvCritic(image_shape, width, units, lr, betas)
+        self.gamma, self.critic = gamma, ConvCritic(image_shape, width, lr, betas)
 
     def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
         """A scalar."""
