@@ -122,8 +122,8 @@ def test_the_best_checkpoint_is_taken_where_there_was_a_validation_and_any_can_b
     with pytest.raises(UserError, match="--checkpoint x: must be best, last or a step"):
         load(tmp_path / "run", checkpoint="x")
     blind = tiny(**{"train.eval_freq": 0}).fit(tmp_path / "blind")
-    assert blind.which == "the last, step 6; there was no validation to choose by"
-    with pytest.raises(UserError, match="was not validated"):
+    assert blind.which == "the last, step 6; there was no validation loss to choose by"
+    with pytest.raises(UserError, match="has no best one: no validation"):
         load(tmp_path / "blind", checkpoint="best")
 
 

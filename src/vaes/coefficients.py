@@ -181,6 +181,20 @@ def perceptual_weights(pixels: int, *, beta: Scheduled = 1.0, gamma: Scheduled =
     return elbo_weights(pixels, beta=beta) | {"perceptual": _not_negative("gamma", gamma) * pixels / 2}
 
 
+def gan_weights(pixels: int, *, pixel_weight: Scheduled = 0.0, beta: Scheduled = 1.0) -> dict[str, float]:
+    """``pixel_weight`` weighs the distortion of pixels, ``beta`` the rate; features and adversary, which are one term,
+    count as they are.
+
+    Args:
+        pixels: C * H * W.
+        pixel_weight: the weight of the distortion of pixels; 0, the paper's, leaves reconstruction to the features.
+        beta: the weight of the rate.
+    """
+    return elbo_weights(pixels, beta=beta) | {
+        "distortion": _not_negative("pixel_weight", pixel_weight), "image_critic": 1.0
+    }  # fmt: skip
+
+
 def _not_negative(name: str, value: float) -> float:
     if value < 0:
         raise ValueError(f"{name}: {value:g} is not right; it must be 0 or more")

@@ -14,6 +14,7 @@ from vaes.coefficients import (
     critic_weights,
     dip_weights,
     elbo_weights,
+    gan_weights,
     info_weights,
     joint_weights,
     lambda_of,
@@ -172,10 +173,10 @@ METHODS: dict[str, Method] = {
         "Makhzani et al. 2016",
         "https://arxiv.org/abs/1511.05644",
         lambda_of("prior_critic"),
-        "distortion + lambda_ * prior critic, lambda_ = 10, both at once where the paper takes turns",
+        "distortion + lambda_ * prior critic, lambda_ = 10, model and critic by turns",
         bound="reconstruction",
         terms=("prior_critic",),
-        defaults=AUTOENCODER,
+        defaults=AUTOENCODER | {"train": {"play": "alternate"}},
     ),
     "swae": Method(
         "Sliced-Wasserstein autoencoder",
@@ -320,6 +321,24 @@ METHODS: dict[str, Method] = {
         *DAI,
         "distortion + beta * rate, beta = 1, the Gaussian's scale learned; a second VAE of the codes is fitted after",
         defaults={"model": {"likelihood": {"kind": "gaussian", "scale": "learned"}}},
+    ),
+    "vae_gan": Method(
+        "VAE/GAN",
+        "Larsen et al. 2016",
+        "https://arxiv.org/abs/1512.09300",
+        gan_weights,
+        "pixel_weight * distortion + beta * rate + features + adversary / gamma (the last for the decoder alone), "
+        "pixel_weight = 0, beta = 1, gamma = 1e-6",
+        terms=("image_critic",),
+    ),
+    "rae_sn": Method(
+        "RAE-SN",
+        *RAE,
+        rae_weights,
+        "distortion + beta * |z|^2 / 2, beta = 0.001, and a decoder whose weights have spectral norm 1",
+        bound="reconstruction",
+        terms=("latent_norm",),
+        defaults={"model": {"posterior": "point", "decoder_spectral_norm": True}},
     ),
 }
 

@@ -1,13 +1,14 @@
+import pytest
 import torch
 from parts import noise, randn, small_vae
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
+from vaes.model import Trace
 from vaes.objectives import ELBO, Context, Drawn, Noise, Objective
-from vaes.objectives.terms import PriorCritic, Term, TotalCorrelationCritic
+from vaes.objectives.terms import ImageCritic, PriorCritic, Term, TotalCorrelationCritic
 from vaes.objectives.terms.critics import permuted
-from vaes.train.groups import groups
-from vaes.train.settings import Settings
+from vaes.objectives.terms.image_critic import ConvCritic
 
 
 def objective(term: Term) -> tuple[Objective, torch.Tensor, Noise]:
@@ -15,26 +16,107 @@ def objective(term: Term) -> tuple[Objective, torch.Tensor, Noise]:
     return made, randn(8, 1, 8, 8), noise(1, 8, 3)._replace(terms={"critic": torch.rand(8, 3, dtype=torch.float64)})
 
 
-def test_one_backward_pass_gives_each_player_the_gradient_of_its_own() -> None:
-    for term in (TotalCorrelationCritic((3,), width=8, depth=2), PriorCritic((3,), width=8, depth=2)):
+WEIGHTS = {"rate": 1.0, "distortion": 0.5, "critic": 3.0}
+
+
+def critics() -> list[Term]:
+    torch.manual_seed(0)
+    small = {"width": 8, "depth": 2}
+    gan = ImageCritic((1, 8, 8), gamma=0.1, width=2)
+    return [TotalCorrelationCritic((3,), **small), PriorCritic((3,), **small), gan]  # type: ignore[arg-type]
+
+
+def told(term: Term, made: Objective, trace: Trace, eps: Noise) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the model minimises and the critic's loss, as authors write them: networks called as they are."""
+    z, critic = trace.z[0], term.critic
+    if isinstance(term, ImageCritic):
+        features = 0.5 * (critic(trace.x)[1] - critic(made.model.decode(z))[1]).square().sum() / 8
+        again, fresh = made.model.decode(z.detach()), made.model.decode(eps.prior)
+        deceived = sum(softplus(-critic(fake)[0]).mean() for fake in (again, fresh))
+        real, fakes = critic(trace.x)[0], critic(torch.cat([again, fresh]).detach())[0]
+        return features + deceived / 0.1, 0.5 * (softplus(-real).mean() + softplus(fakes).mean())
+    told = critic(z).mean() if isinstance(term, TotalCorrelationCritic) else softplus(-critic(z)).mean()
+    real, fake = eps.prior, z
+    if isinstance(term, TotalCorrelationCritic):
+        real, fake = z[:4], permuted(z[4:], eps.terms["critic"][4:])
+    logits = torch.cat([critic(real.detach()), critic(fake.detach())])
+    target = torch.cat([torch.ones(len(real)), torch.zeros(len(fake))]).double()
+    return told, binary_cross_entropy_with_logits(logits, target)
+
+
+@pytest.mark.parametrize("term", critics(), ids=lambda term: type(term).__name__)
+def test_one_backward_pass_gives_each_player_the_gradient_of_its_own(term: Term) -> None:
+    made, x, eps = objective(term)
+    out = made(x, eps, Context(WEIGHTS))
+    assert made.losses == ("loss", "critic_loss")
+    sum(out[name] for name in made.losses).backward()  # type: ignore[union-attr]
+    ours = {name: p.grad for name, p in made.named_parameters()}
+    # Two passes: first the model with the critic left alone, then the critic.
+    trace = made.model(x, eps.posterior)
+    of_model, of_critic = told(term, made, trace, eps)
+    loss = (trace.rate - 0.5 * trace.log_px.mean(0)).mean() + 3 * of_model
+    theirs = (
+        *torch.autograd.grad(loss, list(made.model.parameters()), retain_graph=True),
+        *torch.autograd.grad(of_critic, list(term.parameters())),
+    )
+    for (name, mine), expected in zip(ours.items(), theirs, strict=True):
+        torch.testing.assert_close(mine, expected, msg=name, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("term", critics(), ids=lambda term: type(term).__name__)
+def test_a_gradient_goes_one_way_only(term: Term) -> None:
+    made, x, eps = objective(term)
+    both, loss = (made(x, eps, Context(WEIGHTS)) for _ in range(2))
+    (both["loss"] + both["critic_loss"]).backward()
+    with_critic = [p.grad for p in made.model.parameters()]
+    made.zero_grad()
+    loss["loss"].backward()
+    assert all(p.grad is None for p in term.parameters())
+    for ours, alone in zip(with_critic, (p.grad for p in made.model.parameters()), strict=True):
+        assert torch.equal(ours, alone)  # type: ignore[arg-type]
+    assert any(g.abs().sum() > 0 for p in made.model.encoder.parameters() if (g := p.grad) is not None)
+
+
+@pytest.mark.parametrize("model_plays", [True, False])
+def test_only_who_plays_has_a_gradient(model_plays: bool) -> None:
+    for term in critics():
         made, x, eps = objective(term)
-        out = made(x, eps, Context({"rate": 1.0, "critic": 3.0}))
-        assert made.losses == ("loss", "critic_loss")
-        sum(out[name] for name in made.losses).backward()  # type: ignore[union-attr]
-        ours = {name: p.grad for name, p in made.named_parameters()}
-        # Two passes, as an adversary's authors write them: first the model with the critic left alone, then the critic.
-        trace = made.model(x, eps.posterior)
-        z, critic = trace.z[0], term.critic
-        told = critic(z).mean() if isinstance(term, TotalCorrelationCritic) else softplus(-critic(z)).mean()
-        loss = (trace.rate - trace.log_px.mean(0)).mean() + 3 * told
-        of_model = torch.autograd.grad(loss, list(made.model.parameters()))
-        other = permuted(z, eps.terms["critic"]) if isinstance(term, TotalCorrelationCritic) else eps.prior
-        real, fake = (z, other) if isinstance(term, TotalCorrelationCritic) else (other, z)
-        logits = torch.cat([critic(real.detach()), critic(fake.detach())])
-        target = torch.cat([torch.ones(8), torch.zeros(8)]).double()
-        of_critic = torch.autograd.grad(binary_cross_entropy_with_logits(logits, target), list(critic.parameters()))
-        for (name, mine), theirs in zip(ours.items(), (*of_model, *of_critic), strict=True):
-            torch.testing.assert_close(mine, theirs, msg=name)
+        whole = made(x, eps, Context(WEIGHTS))
+        out = made(x, eps, Context(WEIGHTS, model_plays=model_plays, critics_play=not model_plays))
+        assert all(torch.equal(out[name], value) for name, value in whole.items())
+        assert {name for name, value in out.items() if value.requires_grad} == {
+            "loss" if model_plays else "critic_loss"
+        }
+
+
+def test_the_adversary_teaches_the_decoder_alone() -> None:
+    found = []
+    for gamma in (1e-6, 1.0):
+        torch.manual_seed(0)
+        made, x, eps = objective(ImageCritic((1, 8, 8), gamma=gamma, width=2))
+        made(x, eps, Context({**WEIGHTS, "distortion": 0.0}))["loss"].backward()
+        found.append([p.grad for net in (made.model.encoder, made.model.decoder) for p in net.parameters()])
+    n = len(list(made.model.encoder.parameters()))
+    for k, (a, b) in enumerate(zip(*found, strict=True)):
+        assert torch.equal(a, b) == (k < n)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (1, 9, 13), (3, 31, 40), (2, 64, 64), (4, 11, 100)])
+def test_a_critic_of_images_takes_any_size_from_8_on(shape: tuple[int, int, int]) -> None:
+    critic = ConvCritic(shape, 2, 1e-3, (0.5, 0.9))
+    logits, features = critic(torch.randn(3, *shape))
+    assert logits.shape == (3,)
+    assert len(features) == 3
+    assert 4 <= min(features.shape[2:]) <= 12
+    torch.testing.assert_close(critic(torch.ones(2, *shape))[0][:1], critic(torch.ones(1, *shape))[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 8), (3, 64, 4)])
+def test_a_critic_of_images_refuses_smaller_ones(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=f"needs 8 pixels a side or more, got {shape[1]}x{shape[2]}"):
+        ImageCritic(shape)
+    with pytest.raises(ValueError, match="gamma must be above 0"):
+        ImageCritic((1, 8, 8), gamma=0.0)
 
 
 def test_permuting_keeps_each_dimension_s_values_and_breaks_the_rows() -> None:
@@ -65,11 +147,22 @@ def test_a_critic_that_is_right_gives_the_total_correlation() -> None:
     torch.testing.assert_close(found, torch.tensor(0.5108256, dtype=torch.float64), rtol=0.01, atol=0)
 
 
-def test_a_critic_has_an_optimiser_of_its_own() -> None:
-    made, _, _ = objective(PriorCritic((3,), width=8, depth=2, lr=3e-4, betas=(0.5, 0.9)))
-    own, critic = groups(made, Settings(decoder_weight_decay=None))
-    assert {id(p) for p in critic["params"]} == {id(p) for p in made.terms.parameters()}
-    assert (critic["own_lr"], critic["betas"], critic["matrix"], own["own_lr"]) == (3e-4, (0.5, 0.9), False, None)
-    _, decoder, _ = groups(made, Settings(decoder_weight_decay=0.1))
-    assert {id(p) for p in decoder["params"]} == {id(p) for p in made.model.decoder.parameters()}
-    assert decoder["weight_decay"] == 0.1
+def test_a_critic_finds_the_total_correlation_of_a_gaussian() -> None:
+    r, batch = 0.8, 512  # two dimensions of correlation r, as above
+    torch.manual_seed(0)
+    term = TotalCorrelationCritic((2,), width=32, depth=2)
+    optimizer = torch.optim.Adam(term.parameters(), lr=3e-3)
+    trace = small_vae()(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 3))
+
+    def codes(n: int) -> torch.Tensor:
+        a, b = torch.randn(2, n)
+        return torch.stack([a, r * a + (1 - r**2) ** 0.5 * b], 1)
+
+    for _ in range(400):
+        z = codes(batch)
+        loss = term.critic_loss(trace._replace(z=z[None]), Drawn(z, torch.rand(batch, 2)), Context({}))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    z = codes(50_000)
+    assert term(trace._replace(z=z[None]), Drawn(z), Context({})).item() == pytest.approx(0.5108, abs=0.08)

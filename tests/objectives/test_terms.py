@@ -104,6 +104,20 @@ def test_free_bits_and_the_rate_are_the_larger_of_floor_and_rate() -> None:
     torch.testing.assert_close(both, kl.mean(0).clamp_min(0.5).sum())
 
 
+def test_free_bits_of_groups_leave_each_group_its_floor() -> None:
+    kl = randn(4, 5).square()
+    for floor in (0.5, 3.0, 9.0):
+        t = trace()._replace(kl=kl)
+        both = kl.sum(1).mean() + FreeBits((5,), floor=floor, groups=(2, 3))(t, NONE, Context({}))
+        of_groups = torch.stack([kl[:, :2].sum(1).mean(), kl[:, 2:].sum(1).mean()])
+        torch.testing.assert_close(both, of_groups.clamp_min(floor).sum())
+        whole = FreeBits((1, 5), floor=floor, groups=(5,))(t._replace(kl=kl[:, None]), NONE, Context({}))
+        torch.testing.assert_close(whole, (floor - kl.sum(1).mean()).clamp_min(0))
+    for groups in ((2, 2), (5, 0), ()):
+        with pytest.raises(ValueError, match="groups must be sizes that add up to the 5 dimensions of a code"):
+            FreeBits((5,), groups=groups)
+
+
 def test_sliced_wasserstein_of_a_shift_is_its_square_along_the_lines() -> None:
     prior_z, shift, lines = randn(50, 3), randn(3, seed=7), randn(2000, 3, seed=8)
     t = trace()._replace(z=(prior_z + shift).flip(0)[None])

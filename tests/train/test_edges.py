@@ -15,11 +15,12 @@ from vaes.data import Splits, arrays
 from vaes.errors import UserError
 from vaes.model import refuse_device
 from vaes.objectives import ELBO, Context, Objective
-from vaes.objectives.terms import TotalCorrelation
+from vaes.objectives.terms import PriorCritic, TotalCorrelation
 from vaes.posteriors import Gaussian, VonMisesFisher
 from vaes.priors import Sphere
 from vaes.train.loop import fit
 from vaes.train.validate import validate
+from vaes.train.weighting import Weighting
 
 RELAXED = {"posterior": {"kind": "relaxed_categorical"}, "prior": "categorical"}
 
@@ -74,13 +75,24 @@ def with_one(split: str) -> Splits:
 def test_a_single_held_out_image_is_said_at_the_start(split: str, tmp_path: Path) -> None:
     said = Said()
     metrics = fit(objective(), weighting(), with_one(split), settings(), tmp_path / "run", callbacks=[said])
-    assert f"the {split} split has a single image, and mmd compares images: it is left out there" in said.text
+    assert f"{split} has 1 of the images, and mmd needs 2: it is left out there" in said.text
     assert ("mmd" in metrics["test"]) == (split == "valid")
     assert np.isfinite(metrics["test"]["elbo"]["value"])
     if split == "valid":
-        with pytest.raises(UserError, match=r"train\.patience: the valid split has a single image"):
+        with pytest.raises(UserError, match=r"train\.patience: valid has 1 of the images"):
             fit(objective(), weighting(), with_one(split), settings(patience=1), tmp_path / "other")
         assert not (tmp_path / "other").exists()
+
+
+def test_a_loss_that_a_critic_sets_makes_no_step_the_best(tmp_path: Path) -> None:
+    said, critic = Said(), Objective(small_vae(), ELBO(), {"critic": PriorCritic((3,), width=8)})
+    weights = Weighting(lambda pixels: {"rate": 1.0, "critic": 1.0}, {})
+    metrics = fit(critic, weights, splits(), settings(), tmp_path / "run", callbacks=[said])
+    assert "no step is the best: the loss holds what a critic thinks at the time (critic)" in said.text
+    assert metrics["best"] is None
+    with pytest.raises(UserError, match=r"train\.patience: no step is the best"):
+        fit(critic, weights, splits(), settings(patience=1), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("estimator", ["weighted", "stratified"])

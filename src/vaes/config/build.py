@@ -17,6 +17,7 @@ from vaes.data import Splits, binarize
 from vaes.errors import UserError
 from vaes.methods import METHODS
 from vaes.model import VAE
+from vaes.nn import spectral_norm
 from vaes.objectives import Bound, Objective, Term
 from vaes.objectives.terms.similarity import FindFeatures
 from vaes.schedules import Schedule, sampled
@@ -97,6 +98,8 @@ def build_model(config: Complete, image_shape: tuple[int, int, int]) -> VAE:
         _refuse_too_large(pair)
     with _seeded(config.seed):
         encoder, decoder = pair()
+        if section["decoder_spectral_norm"]:
+            decoder = spectral_norm(decoder)
     return _call("model", VAE, encoder, decoder, posterior, prior, likelihood, value_range=section["value_range"])
 
 
@@ -164,15 +167,17 @@ def _weights(config: Complete, bound: Bound, terms: Mapping[str, Term]) -> Calla
         for name, weight in extra.items():
             if weight < (lowest := terms[name].lowest_weight):
                 raise ValueError(f"terms.{name}.weight: {weight:g} is not right; it must be {lowest:g} or more")
-        found = {"rate": 1.0} | row.weights(pixels, **coefficients) | extra
-        rate = found.pop("rate")
-        if "rate" in bound.weights:
-            return found | {"rate": rate}
-        if rate != 1.0 and config.objective["bound"] != row.bound:
-            raise ValueError(
-                f"bound: {config.objective['bound']} takes the rate whole, and the method weighs it by {rate:g}; set "
-                "its coefficients so that this is 1 (objective.beta 1), or take objective.bound elbo"
-            )
+        found = {"rate": 1.0, "distortion": 1.0} | row.weights(pixels, **coefficients) | extra
+        for name, key in (("rate", "beta"), ("distortion", "pixel_weight")):
+            if name in bound.weights:
+                continue
+            weight = found.pop(name)
+            if weight != 1.0 and config.objective["bound"] != row.bound:
+                raise ValueError(
+                    f"bound: {config.objective['bound']} takes the {name} whole, and the method weighs it by "
+                    f"{weight:g}; set its coefficients so that this is 1 (objective.{key} 1), or take objective.bound "
+                    "elbo"
+                )
         return found
 
     return weights

@@ -85,6 +85,7 @@ TERMS: dict[str, Callable[..., objectives.Term]] = {
     "dip": objectives.terms.DIP,
     "free_bits": objectives.terms.FreeBits,
     "gradient_penalty": objectives.terms.GradientPenalty,
+    "image_critic": objectives.terms.ImageCritic,
     "joint_capacity": objectives.terms.JointCapacity,
     "latent_norm": objectives.terms.LatentNorm,
     "mmd": objectives.terms.MMD,

@@ -82,13 +82,16 @@ def top_options(*, seed: int = 0, method: str = "vae") -> None:
     """
 
 
-def model_options(*, z_dim: int = 2, value_range: tuple[float, float] | None = None) -> None:
+def model_options(
+    *, z_dim: int = 2, value_range: tuple[float, float] | None = None, decoder_spectral_norm: bool = False
+) -> None:
     """The keys of ``model`` beside its parts.
 
     Args:
         z_dim: latent dimensions.
         value_range: what the darkest and the brightest value of a pixel become; null is what the likelihood is meant
             for.
+        decoder_spectral_norm: divides each weight of the decoder by its largest singular value.
     """
 
 

@@ -11,6 +11,7 @@ from vaes.nn.gated_mlp import GatedMLPDecoder, GatedMLPEncoder
 from vaes.nn.locatello import LocatelloDecoder, LocatelloEncoder
 from vaes.nn.mlp import MLPDecoder, MLPEncoder
 from vaes.nn.resnet import ResNetDecoder, ResNetEncoder
+from vaes.nn.spectral import spectral_norm
 
 __all__ = [
     "ConvDecoder",
@@ -26,4 +27,5 @@ __all__ = [
     "ResNetDecoder",
     "ResNetEncoder",
     "output_range",
+    "spectral_norm",
 ]

@@ -97,7 +97,8 @@ class _FromPixel(nn.ConvTranspose2d):
     """The transpose of :class:`_ToPixel`, (B, C, 1, 1) -> (B, C', H, W)."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        y = (input.flatten(1) @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
+        weight = self.weight
+        y = (input.flatten(1) @ weight.flatten(1)).unflatten(1, weight.shape[1:])
         return y if self.bias is None else y + self.bias[:, None, None]
 
 

@@ -31,7 +31,7 @@ class Bound(abc.ABC):
 
 class ELBO(Bound):
     """``distortion + weights['rate'] * rate``: the negative evidence lower bound where the weight is 1, beta-VAE's
-    where it is beta.
+    where it is beta. A row may weigh the distortion too (``weights['distortion']``, else 1).
 
     Kingma & Welling, Auto-Encoding Variational Bayes, 2013, https://arxiv.org/abs/1312.6114, equation 3.
     Higgins et al., beta-VAE, 2017, https://openreview.net/forum?id=Sy2fzU9gl, equation 4.
@@ -41,7 +41,7 @@ class ELBO(Bound):
     """
 
     needs = frozenset({"rate"})
-    weights = frozenset({"rate"})
+    weights = frozenset({"rate", "distortion"})
 
     def __init__(self, *, samples: int = 1) -> None:
         self.samples = _at_least_one(samples)
@@ -49,7 +49,8 @@ class ELBO(Bound):
     def __call__(self, trace: Trace, context: Context) -> Tensor:
         """(B,), in nats."""
         assert trace.rate is not None
-        return context.weights["rate"] * trace.rate - trace.log_px.mean(0)
+        distortion = context.weights.get("distortion", 1.0)
+        return context.weights["rate"] * trace.rate - distortion * trace.log_px.mean(0)
 
 
 class Reconstruction(Bound):

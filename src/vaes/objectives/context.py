@@ -21,6 +21,7 @@ class Drawn(NamedTuple):
 
     prior_z: Tensor  # (B, Z...) codes from the prior
     noise: Tensor | None = None  # its own, as Term.noise wants it
+    images: Tensor | None = None  # (2, B, C, H, W), as Term.draws_images says
 
 
 class Context(NamedTuple):
@@ -37,6 +38,10 @@ class Context(NamedTuple):
     (``posterior``, ``bound``, a term's name) -> option -> value."""
     own: Mapping[str, float | Tensor] = {}
     """Those of the bound or term that is called."""
+    model_plays: bool = True
+    """Whether the model's loss is descended in this step, or only told."""
+    critics_play: bool = True
+    """Whether critics' losses are."""
 
     def of(self, part: str) -> "Context":
         """The context as a bound or term of this name sees it."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from vaes.model import VAE, Trace
@@ -53,6 +54,16 @@ class Objective(nn.Module):
         return ("loss", *(f"{name}_loss" for name, term in self.named_terms.items() if term.has_critic))
 
     @property
+    def least_images(self) -> int:
+        """How many images a batch must have, for its terms to compare them."""
+        return max([1, *(term.least for term in self.named_terms.values() if term.compares)])
+
+    @property
+    def unranked(self) -> tuple[str, ...]:
+        """Terms because of which a lower loss is not a better model."""
+        return tuple(name for name, term in self.named_terms.items() if not term.ranks)
+
+    @property
     def needs_gradient(self) -> bool:
         """Whether a term takes a gradient itself."""
         return any(term.needs_gradient for term in self.named_terms.values())
@@ -62,25 +73,30 @@ class Objective(nn.Module):
         unweighted, and every critic's loss.
 
         All scalars, means over the batch, in nats; only ``loss`` carries weights, and ``elbo`` is the bound at beta =
-        1 whatever is trained. ``losses`` alone have a gradient.
+        1 whatever is trained. ``losses`` alone have a gradient, and of them those of the players whose turn it is.
         """
         return self.score(self.model(x, noise.posterior, self.wants, context.options.get("posterior")), noise, context)
 
     def score(self, trace: Trace, noise: Noise, context: Context) -> dict[str, Tensor]:
         """What :meth:`forward` returns, from a pass that was made already."""
         loss = self.bound(trace, context.of("bound")).mean()
+        learning = torch.is_grad_enabled() and context.critics_play
         out, critics = {"distortion": -trace.log_px.mean()}, {}
         if trace.rate is not None:
             out["rate"] = trace.rate.mean()
             out["elbo"] = -out["distortion"] - out["rate"]
         if self.terms:
-            prior_z = self.model.sample_codes(noise.prior)
+            prior_z, images = self.model.sample_codes(noise.prior), None
+            if any(term.draws_images for term in self.named_terms.values()):
+                images = self.model.decode(torch.stack([trace.z[0], prior_z]).detach())
             for name, term in self.named_terms.items():
-                given = trace, Drawn(prior_z, noise.terms.get(name)), context.of(name)
+                given = trace, Drawn(prior_z, noise.terms.get(name), images), context.of(name)
                 out[name] = term(*given)
                 loss = loss + context.weights[name] * out[name]
                 if term.has_critic:
-                    critics[f"{name}_loss"] = term.critic_loss(*given)
+                    with torch.set_grad_enabled(learning):
+                        critics[f"{name}_loss"] = term.critic_loss(*given)
+        loss = loss if context.model_plays else loss.detach()
         return {"loss": loss, **{name: value.detach() for name, value in out.items()}, **critics}
 
 

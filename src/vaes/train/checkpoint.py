@@ -222,8 +222,10 @@ def named_folder(run: Path, name: str | None) -> Named:
         return Named(newest, "last", last)
     if best is None:
         if name == "best":
-            raise UserError(f"--checkpoint best: {run} was not validated (train.eval_freq 0); give last or a step")
-        return Named(newest, "last", f"{last}; there was no validation to choose by")
+            raise UserError(
+                f"--checkpoint best: {run} has no best one: no validation (train.eval_freq 0), or one by a critic; give last or a step"
+            )
+        return Named(newest, "last", f"{last}; there was no validation loss to choose by")
     folder = run / "ckpt" / f"step{best[0]:06d}"
     problem = "it is gone" if folder not in checkpoints(run) else fault(folder)
     if problem is None:

@@ -15,15 +15,17 @@ def groups(objective: Objective, settings: Settings) -> list[dict[str, Any]]:
 
     A module whose attribute ``training_options`` is a mapping has them for all its parameters: ``own_lr`` (a number in
     place of the training's learning rate, as the authors of a critic used one), ``betas``, ``weight_decay``, and
-    ``matrix: False`` for weights that Muon must not orthogonalise, because their rows are things and no matrix.
+    ``matrix: False`` for weights that Muon must not orthogonalise, because their rows are things and no matrix, as
+    those of every ``nn.Embedding`` are. Where modules lie in each other, the inner one's count.
     """
     own: dict[int, dict[str, Any]] = {}
     if settings.decoder_weight_decay is not None:
         own |= {id(p): {"weight_decay": settings.decoder_weight_decay} for p in objective.model.decoder.parameters()}
     for module in objective.modules():
-        options = getattr(module, "training_options", None)
-        if options is not None:
-            own |= {id(p): dict(options) for p in module.parameters()}
+        embedding = {"matrix": False} if isinstance(module, nn.Embedding | nn.EmbeddingBag) else {}
+        options = embedding | dict(getattr(module, "training_options", {}))
+        if options:
+            own |= {id(p): own.get(id(p), {}) | options for p in module.parameters()}
     found: list[tuple[dict[str, Any], list[nn.Parameter]]] = [({}, [])]
     for parameter in objective.parameters():
         options = own.get(id(parameter), {})

@@ -101,7 +101,7 @@ class Validation(Listener):
         """Validate under the weights of the training's last step, whatever the schedules give now, so that losses
         compare."""
         found = training.validate(training.splits.valid)
-        if "loss" in found:
+        if "loss" in found and not training.state.objective.unranked:
             training.save_wanted |= training.state.judge(found["loss"].value)
         training.publish(step, "valid", {name: estimate.value for name, estimate in found.items()})
         self._judge(training)

@@ -124,9 +124,12 @@ class Training:
                 "step"
             )
         _refuse_lone_images(state.objective, self._micro)
-        self._alone = _left_out(state.objective, splits)
-        if self._alone and self.settings.patience is not None and len(splits.valid) == 1:
-            raise UserError(f"train.patience: {self._alone}; take more validation images, or leave patience out")
+        _refuse_turns_of_one(state.objective, self.settings)
+        self._left_out = _left_out(state.objective, splits)
+        if state.objective.unranked and self.settings.patience is not None:
+            raise UserError(f"train.patience: {_UNRANKED.format(', '.join(state.objective.unranked))}; leave it out")
+        if self._left_out and self.settings.patience is not None and len(splits.valid) < state.objective.least_images:
+            raise UserError(f"train.patience: {self._left_out}; take more validation images, or leave patience out")
         self._pixels = math.prod(splits.train.shape)
         self.clock, self._writer = Clock(), Writer()
         self.save_wanted = False
@@ -152,7 +155,7 @@ class Training:
         begun = state.step
         if s.compile:
             state.objective.compile(mode="reduce-overhead" if self.runtime.device.type == "cuda" else "default")
-        spread = self.runtime.spread(state.objective)
+        spread = self.runtime.spread(state.objective, by_turns=s.play == "alternate")
         if begun and self.runtime.is_main:  # a training that was killed may have left one too many
             checkpoint.thin_out(self.folder, s.keep, self._best)
         try:
@@ -161,8 +164,10 @@ class Training:
             for name, term in state.objective.named_terms.items():
                 if term.note:
                     self.say(f"{name}: {term.note}")
-            if self._alone:
-                self.say(self._alone)
+            if self._left_out:
+                self.say(self._left_out)
+            if state.objective.unranked and self.settings.eval_freq:
+                self.say(f"{_UNRANKED.format(', '.join(state.objective.unranked))}; the last checkpoint counts")
             with Stop() as stop, self._writer:
                 while not self.last:
                     step = state.step
@@ -222,7 +227,9 @@ class Training:
 
     def context(self, step: int) -> Context:
         """What the objective is told of a step."""
-        return self.weighting.context(step, self._pixels, len(self.splits.train), self.settings.n_steps)
+        context = self.weighting.context(step, self._pixels, len(self.splits.train), self.settings.n_steps)
+        model, critics = self.settings.plays(step)
+        return context._replace(model_plays=model, critics_play=critics)
 
     def _after(self, stop: Stop) -> None:
         """What falls due after a step."""
@@ -371,26 +378,37 @@ class Training:
         )
 
 
+_UNRANKED = "no step is the best: the loss holds what a critic thinks at the time ({})"
+
+
 def _left_out(objective: Objective, splits: Splits) -> str:
-    """What is not computed where a split has one image; empty where all is."""
-    comparing = [name for name, term in objective.named_terms.items() if term.compares]
-    single = [name for name in ("valid", "test") if len(getattr(splits, name)) == 1]
-    if not comparing or not single:
+    """What is not computed where a split has too few images; empty where all is."""
+    least = objective.least_images
+    few = [f"{name} has {len(getattr(splits, name))}" for name in ("valid", "test")]
+    few = [text for text, name in zip(few, ("valid", "test"), strict=True) if len(getattr(splits, name)) < least]
+    if not few:
         return ""
+    comparing = ", ".join(name for name, term in objective.named_terms.items() if term.compares)
     return (
-        f"the {' and '.join(single)} split has a single image, and {', '.join(comparing)} compares images: it is left "
-        "out there, and the loss with it"
+        f"{' and '.join(few)} of the images, and {comparing} needs {least}: it is left out there, and the loss with it"
     )
+
+
+def _refuse_turns_of_one(objective: Objective, settings: Settings) -> None:
+    if settings.play == "alternate" and objective.losses == ("loss",):
+        raise UserError(
+            "train.play: alternate takes turns with a critic, and no term here has one; use together, or add "
+            "such a term (objective.terms.prior_critic)"
+        )
 
 
 def _refuse_lone_images(objective: Objective, images: int) -> None:
     """Batch statistics of one image are none."""
-    if images > 1:
-        return
-    if any(term.compares for term in objective.terms.values()) or any(
-        isinstance(layer, _BatchNorm) for layer in objective.modules()
-    ):
+    least = objective.least_images
+    if any(isinstance(layer, _BatchNorm) for layer in objective.modules()):
+        least = max(least, 2)
+    if images < least:
         raise UserError(
-            "train.batch_size: batch norm and terms that compare images need 2 images or more per process and "
-            "micro-batch; raise it or lower train.accumulate (or use model.network.norm none)"
+            f"train.batch_size: batch norm and terms that compare images need {least} images or more per process and "
+            f"micro-batch, got {images}; raise it or lower train.accumulate (or use model.network.norm none)"
         )

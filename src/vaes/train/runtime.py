@@ -67,11 +67,13 @@ class Runtime:
         # Ours, because Accelerate keeps the first precision of a process for all trainings that follow.
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def spread(self, part: nn.Module) -> nn.Module:
-        """The part, or one around it that averages gradients over the processes."""
+    def spread(self, part: nn.Module, *, by_turns: bool = False) -> nn.Module:
+        """The part, or one around it that averages gradients over the processes; ``by_turns`` where a step gives them
+        to some of the parameters alone."""
         if self.world == 1:
             return part
-        return DistributedDataParallel(part, device_ids=None if self.device.type == "cpu" else [self.device])
+        devices = None if self.device.type == "cpu" else [self.device]
+        return DistributedDataParallel(part, device_ids=devices, find_unused_parameters=by_turns)
 
     def apart(self, spread: nn.Module) -> AbstractContextManager[Any]:
         """Inside, gradients of what :meth:`spread` made stay in their process."""

@@ -17,6 +17,8 @@ class Settings:
         n_steps: optimiser steps.
         batch_size: images per optimiser step, over all processes and accumulated micro-batches together.
         accumulate: micro-batches that a process divides its share of the batch into; their gradients are averaged.
+        play: who moves in a step where a term has a critic: ``together`` is model and critics at once, ``alternate``
+            the critics in the first step, the model in the second, and so on by turns; the others do not move at all.
         optimizer: ``muon``, or ``adam`` as in most papers; see :class:`vaes.train.muon.Muon`.
         lr: learning rate, a number or a schedule; null is one cycle up to 4e-3 and down to nothing, over the whole
             training.
@@ -45,6 +47,7 @@ class Settings:
     n_steps: int = 3000
     batch_size: int = 128
     accumulate: int = 1
+    play: Literal["together", "alternate"] = "together"
     optimizer: Literal["muon", "adam"] = "muon"
     lr: float | Schedule | None = None
     momentum: float = 0.95
@@ -99,6 +102,10 @@ class Settings:
             self.clip_grad is not None and not self.clip_grad > 0
         ):
             raise ValueError("weight decays must not be negative, and clip_grad must be above 0 or null")
+
+    def plays(self, step: int) -> tuple[bool, bool]:
+        """Whether it is the model's turn at a step (from 0 on), and the critics'."""
+        return (True, True) if self.play == "together" else (step % 2 == 1, step % 2 == 0)
 
     @property
     def eval_every(self) -> int:

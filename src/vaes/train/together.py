@@ -45,7 +45,13 @@ class Stack:
 
     def optimizer(self, settings: Settings) -> Muon:
         """What these settings train the stack with, by groups as alone; the ``lr`` of a group whose ``own_lr`` is None
-        is the caller's to set before each step, one number or one for each member (N,)."""
+        is the caller's to set before each step, one number or one for each member (N,).
+
+        Raises:
+            ValueError: model and critics play by turns, which a stack does not.
+        """
+        if settings.play == "alternate":
+            raise ValueError("train.play: members of a stack play together, not by turns")
         names = {id(parameter): name for name, parameter in self.objective.named_parameters()}
         found: list[dict[str, Any]] = []
         for group in groups(self.objective, settings):

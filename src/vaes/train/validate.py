@@ -40,7 +40,7 @@ def validate(
     Nats per image, but for ``mse``, which is per pixel on the model's value range and taken at the central code. As
     many samples of q(z|x) per image as the bound takes, seeded; the standard error is over images. ``loss`` and terms
     are means over parts of about ``batch_size`` images, and have none; terms, and with them the loss, are left out
-    where there is one image in all. The processes of ``runtime`` divide the parts; each gets all the numbers.
+    where there are too few images to compare. The processes of ``runtime`` divide the parts; each gets all the numbers.
     """
     with torch.inference_mode(not objective.needs_gradient):
         return _validated(objective, images, context, seed, batch_size, runtime)
@@ -53,7 +53,7 @@ def _validated(
     device = next(model.parameters()).device
     rank, world = (0, 1) if runtime is None else (runtime.rank, runtime.world)
     objective.eval()
-    mine, compares = [], any(term.compares for term in objective.terms.values())
+    mine = []
     for number, (block, index, within) in enumerate(_parts(len(images), batch_size)):
         if number % world != rank:
             continue
@@ -65,7 +65,7 @@ def _validated(
         found = {"distortion": -trace.log_px.mean(0), "mse": (centre - x).square().flatten(1).mean(1)}
         if trace.rate is not None:
             found |= {"rate": trace.rate, "elbo": -found["distortion"] - trace.rate}
-        if len(index) > 1 or not compares:
+        if len(index) >= objective.least_images:
             out = objective.score(trace, noise, context)
             found |= {name: value.expand(len(x)) for name, value in out.items() if name not in found}
         mine.append((number, {name: value.detach().cpu().double() for name, value in found.items()}))

@@ -4,6 +4,7 @@ from vaes.objectives.terms.base import Term
 from vaes.objectives.terms.correlation import MutualInformation, TotalCorrelation
 from vaes.objectives.terms.critics import PriorCritic, TotalCorrelationCritic
 from vaes.objectives.terms.discrepancy import MMD, SlicedWasserstein
+from vaes.objectives.terms.image_critic import ImageCritic
 from vaes.objectives.terms.moments import DIP
 from vaes.objectives.terms.norms import GradientPenalty, LatentNorm
 from vaes.objectives.terms.rate import Capacity, FreeBits, JointCapacity
@@ -16,6 +17,7 @@ __all__ = [
     "Capacity",
     "FreeBits",
     "GradientPenalty",
+    "ImageCritic",
     "JointCapacity",
     "LatentNorm",
     "MutualInformation",

@@ -24,13 +24,20 @@ class Term(nn.Module, abc.ABC):
     unit: str = "nats per image"
     """Of its unweighted value; empty where it has none."""
     compares: bool = True
-    """Whether it compares images, and so needs two of them."""
+    """Whether it compares images, and so needs several of them."""
+    least: int = 2
+    """How many it needs then."""
     needs_gradient: bool = False
     """Whether its value takes a gradient, so that it cannot be computed in inference mode."""
     lowest_weight: float = 0.0
     """Below it the loss would reward what the term is there to penalise, without end."""
     note: str = ""
     """What of it depends on the images, for people to read before the training."""
+    draws_images: bool = False
+    """Whether it looks at ``drawn.images``: mean images of the codes in the trace (the first sample of each image) and
+    of those from the prior, whose gradient reaches the decoder and stops at the codes."""
+    ranks: bool = True
+    """Whether a lower loss with it is a better model, at different steps too: not where a critic that learns judges."""
     has_critic: bool = False
     """Whether :meth:`critic_loss` gives one."""
 

@@ -17,7 +17,18 @@ from vaes.objectives.context import Context, Drawn
 from vaes.objectives.terms.base import Term
 from vaes.randomness import Draw
 
-__all__ = ["Critic", "PriorCritic", "TotalCorrelationCritic", "frozen", "permuted"]
+__all__ = ["Critic", "PriorCritic", "TotalCorrelationCritic", "adam", "frozen", "permuted"]
+
+
+def adam(lr: float, betas: tuple[float, float]) -> Mapping[str, Any]:
+    """The ``training_options`` of a critic: Adam whatever trains the model.
+
+    Raises:
+        ValueError: a learning rate or decays that Adam cannot have.
+    """
+    if not lr > 0 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"lr must be above 0 and betas in [0, 1), got {lr} and {list(betas)}")
+    return {"matrix": False, "own_lr": lr, "betas": betas, "weight_decay": 0.0}
 
 
 class Critic(nn.Module):
@@ -35,14 +46,10 @@ class Critic(nn.Module):
         super().__init__()
         if width < 1 or depth < 1:
             raise ValueError(f"width and depth must be at least 1, got {width} and {depth}")
-        if not lr > 0 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"lr must be above 0 and betas in [0, 1), got {lr} and {list(betas)}")
         sizes = [Draw(z_shape).size, *[width] * depth]
         hidden = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
         self.net = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, 1))
-        self.training_options: Mapping[str, Any] = {
-            "matrix": False, "own_lr": lr, "betas": betas, "weight_decay": 0.0
-        }  # fmt: skip
+        self.training_options: Mapping[str, Any] = adam(lr, betas)
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, Z...) -> (N,)."""
@@ -50,11 +57,10 @@ class Critic(nn.Module):
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
-def frozen(module: nn.Module, x: Tensor) -> Tensor:
+def frozen(module: nn.Module, x: Tensor) -> Any:
     """``module(x)`` with a gradient for x alone."""
     constants = {name: parameter.detach() for name, parameter in module.named_parameters()}
-    found: Tensor = functional_call(module, constants, (x,))
-    return found
+    return functional_call(module, constants, (x,))
 
 
 def permuted(z: Tensor, noise: Tensor) -> Tensor:
@@ -79,7 +85,7 @@ class TotalCorrelationCritic(_WithCritic):
     total correlation, once the critic is good.
 
     Kim & Mnih, Disentangling by Factorising, 2018, https://arxiv.org/abs/1802.05983, equation 3 and algorithm 2. The
-    critic sees this batch's codes and their permutation, where theirs permutes a second batch's.
+    critic sees the codes of one half of the batch, and those of the other half permuted: their two batches.
 
     Args:
         z_shape: of a code.
@@ -88,6 +94,8 @@ class TotalCorrelationCritic(_WithCritic):
         lr: the critic's learning rate.
         betas: of the critic's Adam.
     """
+
+    least = 4  # two in each half
 
     def __init__(
         self,
@@ -106,14 +114,15 @@ class TotalCorrelationCritic(_WithCritic):
 
     def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
         """A scalar, in nats per image; of the first sample of each image."""
-        return frozen(self.critic, trace.z[0].flatten(1)).mean()
+        logits: Tensor = frozen(self.critic, trace.z[0].flatten(1))
+        return logits.mean()
 
     def critic_loss(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
         """The cross-entropy of telling codes from permuted ones, a scalar, log 2 where it cannot."""
         assert drawn.noise is not None
-        z = trace.z[0].flatten(1).detach()
-        real, shuffled = self.critic(z), self.critic(permuted(z, drawn.noise))
-        return 0.5 * (softplus(-real) + softplus(shuffled)).mean()
+        first, second = trace.z[0].flatten(1).detach().tensor_split(2)
+        real, shuffled = self.critic(first), self.critic(permuted(second, drawn.noise[len(first) :]))
+        return 0.5 * (softplus(-real).mean() + softplus(shuffled).mean())
 
 
 class PriorCritic(_WithCritic):
@@ -132,6 +141,7 @@ class PriorCritic(_WithCritic):
     """
 
     unit = ""
+    ranks = False
 
     def __init__(
         self,

@@ -1,11 +1,13 @@
 """Terms of the rate: how much a code may say."""
 
+import torch
 from torch import Tensor, nn
 
 from vaes.estimators import capacity
 from vaes.model import Trace
 from vaes.objectives.context import Context, Drawn
 from vaes.objectives.terms.base import Term
+from vaes.randomness import Draw
 from vaes.schedules import Scheduled
 
 __all__ = ["Capacity", "FreeBits", "JointCapacity"]
@@ -68,26 +70,42 @@ class JointCapacity(Term):
 
 
 class FreeBits(Term):
-    """``sum_d max(floor - KL_d, 0)``, KL_d being the mean over the batch: beside a rate of the same weight, every
-    dimension has ``floor`` nats that cost nothing, ``rate + free_bits = sum_d max(floor, KL_d)``.
+    """``sum_g max(floor - KL_g, 0)``, KL_g being the rate of a group of dimensions, the mean over the batch: beside a
+    rate of the same weight, every group has ``floor`` nats that cost nothing, ``rate + free_bits = sum_g max(floor,
+    KL_g)``.
 
     Kingma et al., Improved Variational Inference with Inverse Autoregressive Flow, 2016,
-    https://arxiv.org/abs/1606.04934, equation 15, each dimension a group of its own.
+    https://arxiv.org/abs/1606.04934, equation 15.
 
     Args:
-        floor: nats per dimension.
+        z_shape: of a code, which the groups must make up; None asks nothing of them.
+        floor: nats per group.
+        groups: how many dimensions each has, in the order of the code (a posterior joint has its numbers first); null
+            is every dimension a group of its own.
     """
 
     needs = frozenset({"kl"})
     compares = False
 
-    def __init__(self, *, floor: float = 0.25) -> None:
+    def __init__(
+        self,
+        z_shape: tuple[int, ...] | None = None,
+        *,
+        floor: float = 0.25,
+        groups: tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__()
         if floor < 0:
             raise ValueError(f"floor must be 0 or more, got {floor}")
-        self.floor = floor
+        size = sum(groups or ()) if z_shape is None else Draw(z_shape).size
+        if groups is not None and (min(groups, default=0) < 1 or sum(groups) != size):
+            raise ValueError(f"groups must be sizes that add up to the {size} dimensions of a code, got {list(groups)}")
+        self.floor, self.groups = floor, groups
 
     def forward(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
         """A scalar, in nats per image."""
         assert trace.kl is not None
-        return nn.functional.relu(self.floor - trace.kl.mean(0)).sum()
+        rates = trace.kl.mean(0).flatten()
+        if self.groups is not None:
+            rates = torch.stack([group.sum() for group in rates.split(self.groups)])
+        return nn.functional.relu(self.floor - rates).sum()
