@@ -223,7 +223,8 @@ def named_folder(run: Path, name: str | None) -> Named:
     if best is None:
         if name == "best":
             raise UserError(
-                f"--checkpoint best: {run} has no best one: no validation (train.eval_freq 0), or one by a critic; give last or a step"
+                f"--checkpoint best: {run} has no best one: no validation (train.eval_freq 0), or a loss "
+                "that a critic sets; give last or a step"
             )
         return Named(newest, "last", f"{last}; there was no validation loss to choose by")
     folder = run / "ckpt" / f"step{best[0]:06d}"
