@@ -27,9 +27,11 @@ class Cholesky(NamedTuple):
 
 
 def split_cholesky(h: Tensor) -> Cholesky:
-    """h (B, D (D + 3) / 2): the means, the logarithms of L's squared diagonal, L below it row after row.
+    """h (B, D (D + 3) / 2): the means, the logarithms of L's squared diagonal, D times L below it row after row.
 
     The first 2 D numbers mean what they mean for a diagonal Gaussian; L is the identity where all but the means are 0.
+    D times, because rows of D numbers of the size of 1 would drown the diagonal when a network begins: on MNIST in 20
+    dimensions that costs 11 nats after 1,500 steps.
     """
     # D (D + 3) / 2 = n has one positive root, whose floor is D where n is such a number.
     size = int(((9 + 8 * h.shape[-1]) ** 0.5 - 3) / 2 + 0.5)
@@ -38,7 +40,7 @@ def split_cholesky(h: Tensor) -> Cholesky:
     mean, log_diagonal, below = h[..., :size], 0.5 * h[..., size : 2 * size], h[..., 2 * size :]
     factor = torch.diag_embed(torch.exp(log_diagonal))
     if size > 1:
-        factor = factor + torch.nn.functional.pad(triangle(below, size - 1), (0, 1, 1, 0))
+        factor = factor + torch.nn.functional.pad(triangle(below / size, size - 1), (0, 1, 1, 0))
     return Cholesky(mean, factor, log_diagonal)
 
 
