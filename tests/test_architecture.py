@@ -23,6 +23,7 @@ LAYERS = [
     {"compare"},
     {"start", "experiment", "run", "choose"},
     {"commands"},
+    {"sweep"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -9,6 +9,7 @@ from typing import Any
 from vaes import __version__, shipped, terminal
 from vaes.cli.guard import guarded, rank
 from vaes.cli.parser import SECTIONS, Parser, checkpoint, keys_help, number, numbers, path, whole
+from vaes.cli.sweeping import sweep, sweep_parser
 from vaes.errors import Stopped
 
 __all__ = ["MODES", "cache", "compare", "config", "encode", "evaluate", "main", "sample", "train"]
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> None:
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "train": train,
+        "sweep": sweep,
         "sample": sample,
         "encode": encode,
         "evaluate": evaluate,
@@ -74,7 +76,8 @@ def _in_a_line(parser: Parser) -> str:
 
 def _parsers() -> dict[str, Parser]:
     """The parsers of all commands, by what is typed to get them."""
-    made = (_train_parser(), *(make() for make in (_sample, _encode, _evaluate, _compare, _config, _methods, _cache)))
+    others = (sweep_parser, _sample, _encode, _evaluate, _compare, _config, _methods, _cache)
+    made = (_train_parser(), *(make() for make in others))
     return {parser.prog: parser for parser in made}
 
 
@@ -399,8 +402,7 @@ def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
 
 def _config() -> Parser:
     parser = _parser(
-        "vaes config",
-        description="A configuration to start from, every key said; without NAME, what there is.",
+        "vaes config", description="A configuration to start from, every key said; without NAME, what there is."
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a method, or a shipped configuration")
     return parser

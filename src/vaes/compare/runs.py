@@ -18,9 +18,12 @@ from vaes.evaluate.record import Metric
 from vaes.evaluate.report import Evaluation, Group, shown
 from vaes.terminal import quote
 
-__all__ = ["NOT_A_DIFFERENCE", "Result", "flat", "read_runs", "warnings"]
+__all__ = ["NOT_A_DIFFERENCE", "SWEEP", "Result", "flat", "read_runs", "warnings"]
 
 STEP = re.compile(r"step([0-9]+)")
+SWEEP = "sweep.json"
+"""What makes a folder of runs a sweep."""
+
 NOT_A_DIFFERENCE = frozenset(
     {
         "seed", "device", "train.device",

@@ -1,0 +1,205 @@
+"""Sweeps: what is trained, what is kept, what is refused."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+from sweep_here import RAW, Lines, engine, experiment
+from trainings import everything
+
+import vaes
+from vaes.cli import main
+from vaes.data import arrays
+from vaes.errors import UserError
+from vaes.sweep import plan
+from vaes.sweep.folder import finished
+from vaes.sweep.screen import table
+from vaes.train import checkpoint
+
+GRID = {"objective.beta": [1, 4]}
+
+
+def swept(folder: Path, *arguments: Any, **options: Any) -> vaes.sweep.Sweep:  # type: ignore[name-defined]
+    found = vaes.sweep(experiment(), *arguments, folder=folder, **options)
+    assert isinstance(found, plan.Sweep)
+    return found
+
+
+def test_members_are_runs_and_what_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = engine(monkeypatch)
+    done = swept(tmp_path / "s", GRID, 1)
+    assert [one.status for one in done.members] == ["done", "done"]
+    assert here.trained == ["beta=1,seed=0", "beta=4,seed=0"]
+    experiment(objective__beta=4).fit(tmp_path / "alone")
+    assert everything(tmp_path / "s/runs/beta=4,seed=0") == everything(tmp_path / "alone")
+    assert (
+        done.members[1].numbers["elbo"]
+        == json.loads((tmp_path / "alone/metrics.json").read_text())["best"]["test"]["elbo"]["value"]
+    )
+    # A seed, a value and a key more, in another order: only what is new is trained, and names stay.
+    here.trained.clear()
+    more = swept(tmp_path / "s", {"model.z_dim": [2], "objective.beta": [8, 4, 1]}, 2)
+    assert here.trained == [f"z_dim=2,beta={b},seed={s}" for b, s in ((8, 0), (8, 1), (4, 1), (1, 1))]
+    assert {"beta=1,seed=0", "beta=4,seed=0"} < {one.name for one in more.members}
+    text = table(more.members)
+    assert re.search(r"z_dim=2,beta=8 +2 .* ± ", text)
+
+
+def test_one_that_fails_is_listed_and_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, told = engine(monkeypatch), Lines()
+    taken = tmp_path / "s/runs/beta=1,seed=0/notes"
+    with monkeypatch.context() as patch:  # a file that comes into its way once all was checked
+        real = plan.SweepFolder.plan
+        patch.setattr(plan.SweepFolder, "plan", lambda *a: (real(*a), taken.parent.mkdir(), taken.write_text("x")))
+        done = swept(tmp_path / "s", GRID, watcher=told)
+    assert [one.status for one in done.members] == ["failed", "done"]
+    assert "this run folder exists" in done.members[0].why
+    assert "failed: beta=1,seed=0: " in table(done.members)
+    here.trained.clear()
+    assert [one.status for one in swept(tmp_path / "s", GRID).members] == ["failed", "done"]
+    assert here.trained == []
+    taken.unlink()
+    assert not swept(tmp_path / "s", GRID, retry=True).failed
+    assert here.trained == ["beta=1,seed=0"]
+    assert json.loads((tmp_path / "s/failures.json").read_text()) == {}
+
+
+def test_a_fault_of_ours_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(monkeypatch)
+    monkeypatch.setattr(vaes.Experiment, "train_in", lambda *a, **k: 1 / 0)
+    (one,) = swept(tmp_path / "s").members
+    assert one.why.startswith("ZeroDivisionError: division by zero (traceback: ")
+    assert "1 / 0" in (tmp_path / "s/logs/seed=0.txt").read_text()
+
+
+def test_what_would_fail_later_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = engine(monkeypatch)
+    for grid, said in (
+        ({"data.root": [str(tmp_path / "none.npy")], "data.kind": ["arrays"]}, "none.npy"),
+        ({"train.batch_size": [16, 100_000]}, "batch_size=100000,seed=0: train.batch_size: 100000 of"),
+        ({"train.accumulate": [1, 3]}, "train.accumulate: 3 does not divide"),
+        ({"model.network.kind": ["mlp", "locatello"]}, "network=locatello,seed=0: model.network"),
+        ({"objective.beta": [1, -1]}, "beta=-1,seed=0: objective.beta"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)):
+            swept(tmp_path / "s", grid)
+    for options in ({"jobs": 0}, {"jobs": True}, {"device": "cuda"}, {"engine": "shell"}):
+        monkeypatch.undo()
+        with pytest.raises(UserError):
+            swept(tmp_path / "s", **options)
+    assert here.trained == []
+    assert not (tmp_path / "s").exists()
+
+
+def test_folders_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(monkeypatch)
+    swept(tmp_path / "s", GRID)
+    run = tmp_path / "s/runs/beta=1,seed=0"
+    with pytest.raises(UserError, match=r"is the folder of a run"):
+        swept(run, GRID)
+    with pytest.raises(UserError, match=r"another experiment.*train.n_steps is 7 in the configuration given and 6"):
+        vaes.sweep(experiment(train__n_steps=7), GRID, folder=tmp_path / "s")
+    (tmp_path / "notes").write_text("x")
+    for folder, said in ((tmp_path / "notes", "is a file"), (tmp_path, "holds other things than a sweep")):
+        with pytest.raises(UserError, match=said):
+            swept(folder, GRID)
+    with pytest.raises(UserError, match="cannot be written"):
+        swept(Path("/proc/sweep"), GRID)
+    other = tmp_path / "s/runs/beta=8,seed=0"
+    (tmp_path / "s/runs/beta=4,seed=0").rename(other)
+    with pytest.raises(UserError, match=r"holds a run with another configuration.*objective.beta is 8"):
+        swept(tmp_path / "s", {"objective.beta": [8]})
+    home = plan.SweepFolder(tmp_path / "s")
+    with home.held():
+        code = "import sys, pathlib, vaes.sweep.folder as f\nwith f.SweepFolder(pathlib.Path(sys.argv[1])).held(): pass"
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s")], capture_output=True, text=True)
+    assert "another sweep is at work in this folder" in done.stderr
+    (tmp_path / "s/sweep.json").write_text("{")
+    with pytest.raises(UserError, match=r"sweep.json: cannot be read"):
+        swept(tmp_path / "s", GRID)
+
+
+def test_images_from_python_and_others_than_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = engine(monkeypatch)
+    images = [arrays(np.random.default_rng(i).integers(0, 256, (99, 8, 8), dtype=np.uint8)) for i in (0, 1)]
+    monkeypatch.setattr(
+        here, "run", lambda tasks, watcher: [watcher.ended(plan_perform(task, images[0])) for task in tasks]
+    )
+    from vaes.sweep.member import perform as plan_perform
+
+    assert not swept(tmp_path / "s", data=images[0]).failed
+    with pytest.raises(UserError, match=r"not the images that .* was trained on"):
+        swept(tmp_path / "s", seeds=2, data=images[1])
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    here = engine(monkeypatch)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**RAW, "sweep": {"grid": GRID, "seeds": 2}}))
+    start = ["sweep", "-c", str(tmp_path / "c.yaml")]
+    line = [*start, "-e", str(tmp_path / "s"), "--grid", "objective.beta=2,3", "--model.z_dim", "3"]
+    assert main(line) == 0
+    assert here.trained == [f"beta={b},seed={s}" for b in (2, 3) for s in (0, 1)]
+    out, err = capsys.readouterr()
+    assert "beta=2     2" in out
+    assert "member" in err
+    assert "4 members; here" in err
+    capsys.readouterr()
+    for words, said in (
+        (start, "error: -e: missing"),
+        ([*line, "--objective.beta", "1"], "error: --objective.beta: a value and a grid over objective.beta"),
+        ([*line, "--jobs", "0"], "--jobs: 0; it must be at least 1"),
+        ([*line, "--seeds", "0"], "--seeds: 0; it must be at least 1"),
+        ([*line, "--together", "auto"], "--together: unknown key"),
+        ([*line, "--address", "x"], "error: --address goes with --engine ray, not local"),
+        ([*line, "--grid", "train.lrr=1"], "error: train.lrr: unknown key: did you mean lr?"),
+    ):
+        if "--address" in words:
+            monkeypatch.undo()
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**RAW, "sweep": {"grids": GRID}}))
+    assert main(line) == 2
+    assert "sweep.grids: unknown key: did you mean grid?" in capsys.readouterr().err
+
+
+def test_the_sweep_and_its_processes_may_be_killed_and_equal_the_same_runs_alone(tmp_path: Path) -> None:
+    raw = {**RAW, "train": {**RAW["train"], "n_steps": 800, "save_freq": 25, "eval_freq": 200, "keep": 1}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    command = [sys.executable, "-m", "vaes", "sweep", "-c", "c.yaml", "-e", "s", "--seeds", "2", "--jobs", "2"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    runs = [tmp_path / f"s/runs/seed={seed}" for seed in (0, 1)]
+    while not all(checkpoint.checkpoints(run) for run in runs):
+        assert process.poll() is None
+        time.sleep(0.05)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    assert len(workers) == 2
+    workers[0].kill()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+    assert not any(finished(run) for run in runs)
+    base = vaes.Experiment.of(raw)
+    done = vaes.sweep(base, None, 2, folder=tmp_path / "s", jobs=1)
+    assert [one.status for one in done.members] == ["done", "done"], done
+    base.fit(tmp_path / "alone")
+    assert everything(runs[0]) == everything(tmp_path / "alone")
