@@ -381,7 +381,7 @@ def _compare(prog: str = "vaes compare") -> Parser:
         description="Evaluated runs side by side; runs that differ in seed alone are pooled. "
         "Differences are from the first one.",
     )
-    parser.add_argument("runs", nargs="+", type=path, metavar="RUN", help="run folders, or a folder of them")
+    parser.add_argument("runs", nargs="+", type=path, metavar="RUN", help="run folders, a folder of them, or a sweep")
     parser.add_argument("--format", choices=("table", "markdown", "csv", "latex"), default="table")
     parser.add_argument(
         "--checkpoint", metavar="best|last|STEP", type=checkpoint, help="of every run (default: see vaes evaluate)"
