@@ -20,7 +20,8 @@ def sweep_parser() -> Parser:
         sections=SECTIONS,
         description="Train many runs from one configuration: a grid of values, several seeds. The same command goes "
         "on where it was stopped, and trains only what is new.",
-        epilog=f"The section `sweep` of a configuration holds grid, seeds, jobs, engine and slurm too. {KEYS}",
+        epilog="The section `sweep` of a configuration holds grid, seeds, jobs, engine, slurm and search (trials, "
+        f"ranges, maximise, prune) too. {KEYS}",
     )
     parser.add_argument("-c", "--config", metavar="NAME|FILE", help="a shipped configuration, or a YAML file")
     parser.add_argument("-e", "--exp_dir", type=path, help="the sweep's folder; each run is a folder in its runs/")
@@ -49,6 +50,19 @@ def sweep_parser() -> Parser:
         default=[],
         help="a parameter of the jobs: partition=gpu, timeout_min=600, mem_gb=16",
     )
+    parser.add_argument("--search", choices=("optuna",), help="look for the best values in place of trying all")
+    parser.add_argument("--trials", type=whole(1, 100_000), metavar="N", help="runs of a search (default: 20)")
+    parser.add_argument(
+        "--range",
+        dest="ranges",
+        metavar="KEY=LOW..HIGH[:log]",
+        action="append",
+        default=[],
+        help="what a search may choose of a key; or values, KEY=A,B,C (may be given several times)",
+    )
+    parser.add_argument("--maximise", metavar="NAME", help="the validation number that is wanted high (default: elbo)")
+    parser.add_argument("--minimise", metavar="NAME", help="or low: loss, distortion, mse")
+    parser.add_argument("--prune", action="store_true", help="end runs of a search whose validation falls behind")
     _device_and_imports(parser)
     return parser
 
@@ -64,22 +78,7 @@ def sweep(arguments: Sequence[str]) -> None:
     from vaes.sweep.command import Asked, run_sweep  # torch starts here
 
     try:
-        run_sweep(
-            Asked(
-                named,
-                found.exp_dir,
-                found.grid,
-                found.seeds,
-                found.jobs,
-                found.retry,
-                found.engine,
-                found.address,
-                found.gpus,
-                found.slurm,
-                found.device,
-                found.imports,
-                read.keys,
-            )
-        )
+        options = {name: value for name, value in vars(found).items() if name in Asked._fields}
+        run_sweep(Asked(**{**options, "config": named, "folder": found.exp_dir, "keys": read.keys}))
     except KeyboardInterrupt:
         raise Stopped("stopped at once; the same command goes on", 128 + signal.SIGINT) from None

@@ -1,4 +1,4 @@
-"""Many runs from one experiment: grids and seeds.
+"""Many runs from one experiment: grids, seeds and searches.
 
 ``vaes.sweep`` is this package and, called, :func:`sweep`.
 """
@@ -10,8 +10,9 @@ from typing import Any
 from vaes.sweep.engines import ENGINES, Options
 from vaes.sweep.member import Ended, Watcher
 from vaes.sweep.plan import Outcome, Sweep, sweep
+from vaes.sweep.searching import Found, Range, search
 
-__all__ = ["ENGINES", "Ended", "Options", "Outcome", "Sweep", "Watcher", "sweep"]
+__all__ = ["ENGINES", "Ended", "Found", "Options", "Outcome", "Range", "Sweep", "Watcher", "search", "sweep"]
 
 
 class _Callable(types.ModuleType):

@@ -52,6 +52,7 @@ class SweepFolder:
         path: its folder.
         known: name -> changes of every member that was ever planned in it.
         failures: name -> sentence of the members that failed.
+        more: what else was asked for: what a search looks for.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,7 +60,7 @@ class SweepFolder:
         self.known: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, str] = {}
         self._experiment: Experiment | None = None
-        self._more: dict[str, Any] = {}
+        self.more: dict[str, Any] = {}
         if not (path / SWEEP).exists():
             self._refuse_other_use()
             return
@@ -69,7 +70,7 @@ class SweepFolder:
                 raise ValueError(f"format {document['format']}")
             self._experiment = Experiment.of(document["experiment"])
             self.known = {str(name): dict(changes) for name, changes in document["members"].items()}
-            self._more = dict(document.get("more", {}))
+            self.more = dict(document.get("more", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path / SWEEP}: not what a sweep writes ({escape(error)})") from None
         if (path / FAILURES).exists():
@@ -97,8 +98,8 @@ class SweepFolder:
             return
         what = f"{self.path}: this folder has a sweep of another experiment; give a new one with -e"
         refuse_difference(base, self._experiment, ("seed", "method", *SECTIONS), what)
-        for key in sorted({*more, *self._more}):
-            ours, theirs = (one.get(key, "nothing") for one in (more, self._more))
+        for key in sorted({*more, *self.more}):
+            ours, theirs = (one.get(key, "nothing") for one in (more, self.more))
             if json.dumps(ours) != json.dumps(theirs):
                 raise UserError(f"{what}: {key} is {escape(ours)} in what was asked for and {escape(theirs)} in theirs")
 
@@ -139,9 +140,9 @@ class SweepFolder:
 
     def plan(self, base: Experiment, members: Sequence[Member], more: Mapping[str, Any]) -> None:
         """Write down what is asked for, beside what was asked for before."""
-        self._experiment, self._more = base, dict(more)
+        self._experiment, self.more = base, dict(more)
         self.known |= {member.name: member.changes for member in members}
-        document = {"format": FORMAT, "experiment": base.to_dict(), "more": self._more, "members": self.known}
+        document = {"format": FORMAT, "experiment": base.to_dict(), "more": self.more, "members": self.known}
         files.write_json(self.path / SWEEP, document)
 
     def failed(self, name: str, why: str | None) -> None:

@@ -13,7 +13,7 @@ from vaes.errors import UserError
 from vaes.experiment import Experiment
 from vaes.terminal import brief, escape
 
-__all__ = ["Member", "checked_grid", "members", "named", "parse_grid", "split_values"]
+__all__ = ["Member", "changed", "checked_grid", "members", "named", "parse_grid", "split_values"]
 
 MOST = 10_000
 """Members of one sweep."""
@@ -117,9 +117,9 @@ def members(
     lacking: dict[str, UserError] = {}
     for values in itertools.product(*grid.values()):
         changes = dict(zip(grid, values, strict=True))
-        experiment = _changed(base, changes, lacking if chooses else None)
+        experiment = changed(base, changes, lacking if chooses else None)
         for seed in of_seeds:
-            found.setdefault(_changed(experiment, {"seed": seed}, None), {**changes, "seed": seed})
+            found.setdefault(changed(experiment, {"seed": seed}, None), {**changes, "seed": seed})
     for key, error in lacking.items():
         if not any(key in changes for changes in found.values()):
             raise error
@@ -128,7 +128,7 @@ def members(
     return [Member(named(changes, short), experiment, changes) for experiment, changes in found.items()], notes
 
 
-def _changed(base: Experiment, changes: dict[str, Any], lacking: dict[str, UserError] | None) -> Experiment:
+def changed(base: Experiment, changes: dict[str, Any], lacking: dict[str, UserError] | None) -> Experiment:
     """The experiment with the changes; a key that it lacks is taken out of them, where ``lacking`` is there for it."""
     while True:
         try:

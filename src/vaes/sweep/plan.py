@@ -165,7 +165,7 @@ class Book(Watcher):
     """Writes down what failed, and hands everything on."""
 
     def __init__(self, home: SweepFolder, screen: Watcher) -> None:
-        self._home, self._screen = home, screen
+        self.home, self._screen = home, screen
 
     def planned(self, steps: Mapping[str, int]) -> None:
         """Hand it on."""
@@ -186,7 +186,7 @@ class Book(Watcher):
     def ended(self, ended: Ended) -> None:
         """Write it down, then hand it on."""
         if ended.status in ("done", "failed"):
-            self._home.failed(ended.name, ended.why if ended.status == "failed" else None)
+            self.home.failed(ended.name, ended.why if ended.status == "failed" else None)
         self._screen.ended(ended)
 
     def said(self, text: str) -> None:
