@@ -42,7 +42,6 @@ def engine_for(
     name: str,
     jobs: int | None,
     sets: Mapping[str, Splits],
-    imports: tuple[Path, ...],
     device: str,
     folder: Path,
     options: Options,
@@ -68,7 +67,7 @@ def engine_for(
         from vaes.sweep.local import Local
 
         n = jobs or (budget if on_cpu else 1)
-        return Local(n, max(1, budget // n), sets, imports)
+        return Local(n, max(1, budget // n), sets)
     gpus = options.gpus if options.gpus is not None else 0 if on_cpu else 1
     if name == "slurm":
         from vaes.sweep.on_slurm import Slurm

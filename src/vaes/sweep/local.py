@@ -10,14 +10,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.multiprocessing  # tensors are handed over as shared memory
 from torch import Tensor
 
-from vaes import config as configuration
 from vaes.data import ImageSet, Splits
 from vaes.errors import Stopped, UserError
 from vaes.sweep.member import Ended, Task, Watcher, perform
@@ -70,11 +68,10 @@ class Local:
         jobs: members at a time.
         threads: of each of them.
         sets: the images by name, see :class:`Task`.
-        imports: files that register networks, run in every process.
     """
 
-    def __init__(self, jobs: int, threads: int, sets: Mapping[str, Splits], imports: tuple[Path, ...] = ()) -> None:
-        self.jobs, self._threads, self._sets, self._imports = jobs, threads, dict(sets), imports
+    def __init__(self, jobs: int, threads: int, sets: Mapping[str, Splits]) -> None:
+        self.jobs, self._threads, self._sets = jobs, threads, dict(sets)
         self.about = f"{jobs} at a time, each with {threads} thread{'s' * (threads > 1)}"
         share(sets)
 
@@ -102,7 +99,7 @@ class Local:
                     break
                 idle = [worker for worker in workers if worker.task is None]
                 if not idle:
-                    workers.append(_Worker(self._threads, self._sets, self._imports))
+                    workers.append(_Worker(self._threads, self._sets))
                 (idle or workers)[-1].give(task)
                 watcher.began(task.name)
             busy = {worker.connection: worker for worker in workers if worker.task is not None}
@@ -125,12 +122,12 @@ class Local:
 class _Worker:
     """A process, and the member that it trains."""
 
-    def __init__(self, threads: int, sets: Mapping[str, Splits], imports: tuple[Path, ...]) -> None:
+    def __init__(self, threads: int, sets: Mapping[str, Splits]) -> None:
         context = mp.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.task: Task | None = None
         self._ready = False
-        self.process = context.Process(target=_work, args=(theirs, sets, imports, threads), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, sets, threads), daemon=True)
         with _environment({"OMP_NUM_THREADS": str(threads)}):  # before torch starts there
             self.process.start()
         theirs.close()
@@ -236,15 +233,13 @@ class _Warnings(logging.Handler):
         self._connection.send(("said", f"warning: {line(record.getMessage())}"))
 
 
-def _work(connection: Connection, sets: Mapping[str, Splits], imports: tuple[Path, ...], threads: int) -> None:
+def _work(connection: Connection, sets: Mapping[str, Splits], threads: int) -> None:
     """The life of a worker. Ctrl-C reaches the whole group, and it is the sweep that decides: by SIGTERM."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     logging.getLogger("vaes").addHandler(_Warnings(connection))
-    for path in imports:
-        configuration.import_file(path)
     connection.send(("ready",))
     while (task := connection.recv()) is not None:
         connection.send(("ended", perform(task, sets.get(task.images), [_Reporter(connection)])))

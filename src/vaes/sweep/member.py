@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import torch
+
 from vaes import config as configuration
 from vaes import files
 from vaes.data import Splits
@@ -16,7 +18,10 @@ from vaes.terminal import line
 if TYPE_CHECKING:
     from vaes.train.listeners import Listener
 
-__all__ = ["Ended", "Task", "Watcher", "perform"]
+__all__ = ["Ended", "Task", "Watcher", "perform", "perform_apart"]
+
+_imported: set[Path] = set()
+_read: dict[str, Splits] = {}
 
 
 class Task(NamedTuple):
@@ -70,8 +75,7 @@ class Watcher:
 def perform(task: Task, read: Splits | None = None, callbacks: Sequence["Listener"] = ()) -> Ended:
     """Train a member, or go on with it; ``read`` are its images, where they were read before."""
     try:
-        for path in task.imports:
-            configuration.import_file(path)
+        _import(task.imports)
         experiment = Experiment.of(task.keys)
         resume = "latest" if started(task.folder) else None
         experiment.train_in(task.folder, resume=resume, device=task.device, callbacks=callbacks, read=read)
@@ -85,6 +89,27 @@ def perform(task: Task, read: Splits | None = None, callbacks: Sequence["Listene
     except Exception as error:  # a fault of ours: its traceback is kept, and the other members go on
         return Ended(task.name, "failed", line(f"{type(error).__name__}: {error}{_kept(task)}"))
     return Ended(task.name, "done")
+
+
+def perform_apart(task: Task, threads: int) -> Ended:
+    """Train a member in a process of a cluster, which may have trained others on the same images before."""
+    torch.set_num_threads(threads)
+    try:
+        _import(task.imports)
+        if task.images not in _read:
+            splits = Experiment.of(task.keys).build_data()
+            _read.clear()
+            _read[task.images] = splits
+    except UserError as error:
+        return Ended(task.name, "failed", line(error))
+    return perform(task, _read[task.images])
+
+
+def _import(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path not in _imported:
+            configuration.import_file(path)
+            _imported.add(path)
 
 
 def _kept(task: Task) -> str:

@@ -94,7 +94,7 @@ def sweep(
     todo = [one for one in chosen if not finished(home.run(one)) and (retry or one.name not in home.failures)]
     sets = data_checked(home, todo, data, device)
     check(todo, sets)
-    work = engine_for(engine, jobs, sets if todo else {}, tuple(imports), device, home.path, options, data is not None)
+    work = engine_for(engine, jobs, sets, device, home.path, options, data is not None) if todo else None
     book = Book(home, watcher or Watcher())
     for text in notes:
         book.said(f"note: {text}")
@@ -102,8 +102,8 @@ def sweep(
         home.plan(base, chosen, {})
         before = len(chosen) - len(todo)
         kept = f", {before} of them there already" if before else ""
-        book.said(f"{len(chosen)} members{kept}; {work.about}" if todo else f"all {len(chosen)} members are there")
-        if todo:
+        book.said(f"{len(chosen)} members{kept}; {work.about}" if work else f"all {len(chosen)} members are there")
+        if work is not None:
             book.planned({one.name: one.experiment.train["n_steps"] for one in todo})
             work.run(_tasks(todo, home, device, imports), book)
     return Sweep(home.path, [outcome_of(home, one) for one in chosen])

@@ -157,7 +157,7 @@ def search(
     known = validation_names(base, sets[images_of(base)] if images_of(base) in sets else next(iter(sets.values())))
     if metric not in known:
         raise UserError(f"--{'max' if maximise else 'min'}imise {brief(metric)}: must be one of {', '.join(known)}")
-    work = engine_for(engine, jobs, sets, tuple(imports), device, home.path, options, data is not None)
+    work = engine_for(engine, jobs, sets, device, home.path, options, data is not None)
     with home.held(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna's, of experimental features and of steps that are reported twice
         home.plan(base, [], more)
