@@ -86,8 +86,8 @@ def test_engines_that_cannot_be_reached_and_options_of_others(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=said):
-        engine_for(name, 1, {}, "cpu", tmp_path, options)
-    assert not list(tmp_path.iterdir())
+        swept(tmp_path / "s", engine=name, options=options)
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(("name", "module"), [("slurm", "submitit"), ("ray", "ray")])

@@ -12,7 +12,7 @@ from vaes.sweep.member import Task, Watcher
 from vaes.terminal import brief
 from vaes.train.runtime import choose_device
 
-__all__ = ["ENGINES", "Engine", "Options", "engine_for"]
+__all__ = ["ENGINES", "Engine", "Options", "engine_for", "refuse_options"]
 
 ENGINES = ("local", "slurm", "ray")
 
@@ -38,19 +38,12 @@ class Engine(Protocol):
         """Train them all; tasks are asked for as there is room."""
 
 
-def engine_for(
-    name: str,
-    jobs: int | None,
-    sets: Mapping[str, Splits],
-    device: str,
-    folder: Path,
-    options: Options,
-    given: bool = False,
-) -> Engine:
-    """The engine of a name; ``given``: images come from Python, which other machines cannot read.
+def refuse_options(name: str, jobs: int | None, options: Options, given: bool) -> None:
+    """Refuse an engine that does not exist, and options that are not its own; ``given``: images come from Python,
+    which other machines cannot read.
 
     Raises:
-        UserError: there is no such engine here, or options that are not its own.
+        UserError: naming the option.
     """
     if name not in ENGINES:
         raise UserError(f"--engine {brief(name)}: must be one of {', '.join(ENGINES)}")
@@ -59,9 +52,19 @@ def engine_for(
     for option, engines in (("address", ("ray",)), ("gpus", ("ray", "slurm")), ("slurm", ("slurm",))):
         if getattr(options, option) not in (None, {}) and name not in engines:
             raise UserError(f"--{option} goes with --engine {' or '.join(engines)}, not {name}")
-    on_cpu = choose_device(device).type == "cpu"
     if name != "local" and given:
         raise UserError(f"--engine {name}: images given in Python are trained on by --engine local alone")
+
+
+def engine_for(
+    name: str, jobs: int | None, sets: Mapping[str, Splits], device: str, folder: Path, options: Options
+) -> Engine:
+    """The engine of a name, for a sweep's folder.
+
+    Raises:
+        UserError: it is not installed, cannot be reached, or does not know a parameter.
+    """
+    on_cpu = choose_device(device).type == "cpu"
     budget = torch.get_num_threads()
     if name == "local":
         from vaes.sweep.local import Local

@@ -1,5 +1,6 @@
 """Members as tasks of a Ray cluster."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -40,12 +41,11 @@ class Ray:
         self._ray, self._jobs, self._gpus = ray, jobs, gpus
         self._threads = 1 if address is not None or jobs is None else max(1, threads // jobs)
         self._ours = not ray.is_initialized()
-        alone: dict[str, Any] = (
-            {} if address else {"num_cpus": max(threads, (jobs or 1) * self._threads), "include_dashboard": False}
-        )
+        cpus = max(threads, (jobs or 1) * self._threads)
+        alone: dict[str, Any] = {} if address else {"num_cpus": cpus, "include_dashboard": False}
         if self._ours:
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **alone)
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **alone)
             except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
                 where = f"--address {address}" if address else "a Ray of this machine"
                 raise UserError(f"--engine ray: {where} cannot be reached ({line(error)[:200]})") from None

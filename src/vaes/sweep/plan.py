@@ -10,7 +10,7 @@ from vaes.errors import UserError
 from vaes.experiment import Experiment
 from vaes.start import data_notes
 from vaes.sweep.check import check, images_of, read_images
-from vaes.sweep.engines import Options, engine_for
+from vaes.sweep.engines import Options, engine_for, refuse_options
 from vaes.sweep.folder import SweepFolder, finished, numbers, started
 from vaes.sweep.grid import Member, checked_grid, members
 from vaes.sweep.member import Ended, Task, Watcher
@@ -86,6 +86,7 @@ def sweep(
         UserError: a key, value, folder or set of images that is not right; nothing was trained then.
         Stopped: a signal came; the members under way saved first.
     """
+    refuse_options(engine, jobs, options, data is not None)
     base = experiment if data is None else experiment.of_python()
     chosen, notes = members(base, checked_grid(grid or {}), seeds)
     home = SweepFolder(Path(folder))
@@ -94,7 +95,7 @@ def sweep(
     todo = [one for one in chosen if not finished(home.run(one)) and (retry or one.name not in home.failures)]
     sets = data_checked(home, todo, data, device)
     check(todo, sets)
-    work = engine_for(engine, jobs, sets, device, home.path, options, data is not None) if todo else None
+    work = engine_for(engine, jobs, sets, device, home.path, options) if todo else None
     book = Book(home, watcher or Watcher())
     for text in notes:
         book.said(f"note: {text}")

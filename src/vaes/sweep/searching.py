@@ -12,7 +12,7 @@ from vaes.data import Splits
 from vaes.errors import UserError
 from vaes.experiment import Experiment
 from vaes.sweep.check import check, images_of, validation_names
-from vaes.sweep.engines import Options, engine_for
+from vaes.sweep.engines import Options, engine_for, refuse_options
 from vaes.sweep.folder import SweepFolder, finished, numbers
 from vaes.sweep.grid import Member, changed, checked_grid, split_values
 from vaes.sweep.member import Ended, Watcher
@@ -141,6 +141,7 @@ def search(
         Stopped: a signal came; the trials under way saved first.
     """
     _optuna()
+    refuse_options(engine, jobs, options, data is not None)
     base = experiment if data is None else experiment.of_python()
     space = parse_ranges(ranges)
     if isinstance(trials, bool) or not isinstance(trials, int) or not 1 <= trials <= 100_000:
@@ -157,7 +158,7 @@ def search(
     known = validation_names(base, sets[images_of(base)] if images_of(base) in sets else next(iter(sets.values())))
     if metric not in known:
         raise UserError(f"--{'max' if maximise else 'min'}imise {brief(metric)}: must be one of {', '.join(known)}")
-    work = engine_for(engine, jobs, sets, device, home.path, options, data is not None)
+    work = engine_for(engine, jobs, sets, device, home.path, options)
     with home.held(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna's, of experimental features and of steps that are reported twice
         home.plan(base, [], more)
