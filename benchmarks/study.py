@@ -30,7 +30,7 @@ from vaes.evaluate import report
 
 LOCATELLO = {
     "beta_vae": ("objective.beta", [1, 2, 4, 6, 8, 16]),
-    "annealed_vae": ("objective.capacity.capacity.stop", [5, 10, 25, 50, 75, 100]),
+    "annealed_vae": ("objective.capacity.target.stop", [5, 10, 25, 50, 75, 100]),
     "factor_vae": ("objective.gamma", [10, 20, 30, 40, 50, 100]),
     "dip_vae_i": ("objective.lambda_od", [1, 2, 5, 10, 20, 50]),
     "dip_vae_ii": ("objective.lambda_od", [1, 2, 5, 10, 20, 50]),
@@ -46,7 +46,7 @@ SMALL = {
 QUIET = {"print_freq": 1000, "sample_freq": 0, "keep": 1}
 BUDGETS: dict[str, dict[str, Any]] = {
     "dry": {
-        "methods": {"beta_vae": ("objective.beta", [1, 4])},
+        "methods": {"beta_vae": ("objective.beta", [1])},
         "seeds": 2,
         "data": {"kind": "sprites", "image_size": 16, "n_train": 200, "n_valid": 50, "n_test": 300},
         "model": {"z_dim": 3, "network": {"kind": "mlp", "hidden": [8]}, "likelihood": "bernoulli"},
