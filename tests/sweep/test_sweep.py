@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -13,16 +14,18 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 import yaml
 from sweep_here import RAW, Lines, engine, experiment
 from trainings import everything
 
 import vaes
 from vaes.cli import main
-from vaes.data import arrays
+from vaes.data import MemmapSet, arrays
 from vaes.errors import UserError
 from vaes.sweep import plan
 from vaes.sweep.folder import finished
+from vaes.sweep.local import share
 from vaes.sweep.screen import table
 from vaes.train import checkpoint
 
@@ -121,11 +124,14 @@ def test_folders_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "s/runs/beta=4,seed=0").rename(other)
     with pytest.raises(UserError, match=r"holds a run with another configuration.*objective.beta is 8"):
         swept(tmp_path / "s", {"objective.beta": [8]})
-    home = plan.SweepFolder(tmp_path / "s")
-    with home.held():
-        code = "import sys, pathlib, vaes.sweep.folder as f\nwith f.SweepFolder(pathlib.Path(sys.argv[1])).held(): pass"
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s")], capture_output=True, text=True)
-    assert "another sweep is at work in this folder" in done.stderr
+    code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    lock = [sys.executable, "-c", code, str(tmp_path / "s/.sweep.lock")]
+    with subprocess.Popen(lock, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match=r"another sweep is at work in this folder"):
+            swept(tmp_path / "s", GRID, 2)
+        other.communicate(b"")
     (tmp_path / "s/sweep.json").write_text("{")
     with pytest.raises(UserError, match=r"sweep.json: cannot be read"):
         swept(tmp_path / "s", GRID)
@@ -172,32 +178,68 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "sweep.grids: unknown key: did you mean grid?" in capsys.readouterr().err
 
 
-def test_the_sweep_and_its_processes_may_be_killed_and_equal_the_same_runs_alone(tmp_path: Path) -> None:
-    raw = {**RAW, "train": {**RAW["train"], "n_steps": 800, "save_freq": 25, "eval_freq": 200, "keep": 1}}
+def test_the_sweep_and_its_processes_may_be_killed_and_equal_the_same_runs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = {**RAW, "train": {**RAW["train"], "save_freq": 25, "eval_freq": 200, "keep": 1}}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
-    command = [sys.executable, "-m", "vaes", "sweep", "-c", "c.yaml", "-e", "s", "--seeds", "2", "--jobs", "2"]
+    steps = [20, 800, 801]
+    words = ["sweep", "-c", "c.yaml", "-e", "s", "--grid", f"train.n_steps={','.join(map(str, steps))}", "--jobs", "1"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    runs = [tmp_path / f"s/runs/seed={seed}" for seed in (0, 1)]
-    while not all(checkpoint.checkpoints(run) for run in runs):
-        assert process.poll() is None
-        time.sleep(0.05)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
-    assert len(workers) == 2
-    workers[0].kill()
-    time.sleep(0.2)
+        [sys.executable, "-m", "vaes", *words], cwd=tmp_path, stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    runs = [tmp_path / f"s/runs/n_steps={n},seed=0" for n in steps]
+    killed = []
+    for run in runs[1:]:
+        while not checkpoint.checkpoints(run):
+            assert process.poll() is None
+            time.sleep(0.02)
+        (worker,) = (child for child in psutil.Process(process.pid).children() if "spawn_main" in child.cmdline()[-2])
+        killed.append(worker)
+        if run == runs[1]:
+            assert finished(runs[0])
+            worker.kill()  # the sweep goes on with the third
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == []
-    assert not any(finished(run) for run in runs)
-    base = vaes.Experiment.of(raw)
-    done = vaes.sweep(base, None, 2, folder=tmp_path / "s", jobs=1)
-    assert [one.status for one in done.members] == ["done", "done"], done
-    base.fit(tmp_path / "alone")
-    assert everything(runs[0]) == everything(tmp_path / "alone")
+    assert psutil.wait_procs(killed, timeout=10)[1] == []  # nor is any training left behind
+    assert [finished(run) for run in runs] == [True, False, False]
+    base, here = vaes.Experiment.of(raw), engine(monkeypatch)
+    done = vaes.sweep(base, {"train.n_steps": steps}, folder=tmp_path / "s")
+    assert [one.status for one in done.members] == ["done"] * 3, done
+    assert here.trained == [run.name for run in runs[1:]]
+    for n, run in zip(steps[:2], runs, strict=False):
+        base.replace({"train.n_steps": n}).fit(tmp_path / f"alone{n}")
+        assert everything(run) == everything(tmp_path / f"alone{n}")
+
+
+def test_images_in_a_file_go_to_another_process_by_its_name(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 3, 4), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", images)
+    there = MemmapSet(np.load(tmp_path / "x.npy", mmap_mode="r")).subset(torch.arange(5, 15))
+    sent = pickle.dumps(there)
+    assert images[5:15].tobytes() not in sent
+    assert torch.equal(pickle.loads(sent).read(torch.tensor([9, 0])), torch.from_numpy(images[[14, 5]]))
+
+
+def test_a_set_in_memory_is_shared_whole_and_once() -> None:
+    splits = arrays(np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8), labels=np.arange(40) % 3)
+    before = [images.read(torch.arange(len(images))) for images in splits]
+    share({"": splits})
+    assert all(tensor.is_shared() for images in splits for tensor in (images._data, images.labels, images.notes.hashes))
+    assert len({images._data.untyped_storage().data_ptr() for images in splits}) == 1
+    assert all(torch.equal(a, b.read(torch.arange(len(b)))) for a, b in zip(before, splits, strict=True))
+
+
+def test_help_comes_without_torch() -> None:
+    code = (
+        "import sys; from vaes.cli import main\ntry: main(['sweep', '--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'optuna'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, "--grid KEY=A,B" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_configuration_with_a_sweep_is_for_sweeps(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^sweep: a section for vaes sweep"):
+        vaes.Experiment.of({**RAW, "sweep": {"seeds": 2}})

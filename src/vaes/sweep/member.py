@@ -82,7 +82,7 @@ def perform(task: Task, read: Splits | None = None, callbacks: Sequence["Listene
     except UserError as error:
         return Ended(task.name, "failed", line(error))
     except Stopped as stopped:
-        return Ended(task.name, "stopped", line(stopped))
+        return Ended(task.name, "stopped", line(stopped).partition(";")[0])
     except OSError as error:  # a full disk
         where = f"{error.filename}: " if error.filename else ""
         return Ended(task.name, "failed", line(f"{where}{error.strerror or error}"))
