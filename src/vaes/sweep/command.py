@@ -12,6 +12,7 @@ from vaes.experiment import Experiment
 from vaes.sweep.engines import Options
 from vaes.sweep.folder import SweepFolder
 from vaes.sweep.grid import checked_grid, parse_grid
+from vaes.sweep.member import import_once
 from vaes.sweep.plan import sweep
 from vaes.sweep.screen import Screen, table
 from vaes.sweep.searching import BEST, Found, parse_ranges, search
@@ -54,8 +55,7 @@ def run_sweep(asked: Asked) -> None:
     """Train the members of a sweep, anew or going on, and print its table."""
     if asked.folder is None:
         raise UserError("-e: missing; say which folder the sweep is to be made in, or goes on in")
-    for path in asked.imports:
-        configuration.import_file(path)
+    import_once(asked.imports)
     raw = dict(configuration.DEFAULTS) if asked.config is None else configuration.read_file(asked.config)
     section = check_keys("sweep", raw.pop("sweep", None) or {}, SECTION)
     given = _Given(asked, section, raw)

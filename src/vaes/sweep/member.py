@@ -18,7 +18,7 @@ from vaes.terminal import line
 if TYPE_CHECKING:
     from vaes.train.listeners import Listener
 
-__all__ = ["Ended", "Task", "Watcher", "perform", "perform_apart"]
+__all__ = ["Ended", "Task", "Watcher", "import_once", "perform", "perform_apart"]
 
 _imported: set[Path] = set()
 _read: dict[str, Splits] = {}
@@ -75,7 +75,7 @@ class Watcher:
 def perform(task: Task, read: Splits | None = None, callbacks: Sequence["Listener"] = ()) -> Ended:
     """Train a member, or go on with it; ``read`` are its images, where they were read before."""
     try:
-        _import(task.imports)
+        import_once(task.imports)
         experiment = Experiment.of(task.keys)
         resume = "latest" if started(task.folder) else None
         experiment.train_in(task.folder, resume=resume, device=task.device, callbacks=callbacks, read=read)
@@ -95,7 +95,7 @@ def perform_apart(task: Task, threads: int) -> Ended:
     """Train a member in a process of a cluster, which may have trained others on the same images before."""
     torch.set_num_threads(threads)
     try:
-        _import(task.imports)
+        import_once(task.imports)
         if task.images not in _read:
             splits = Experiment.of(task.keys).build_data()
             _read.clear()
@@ -105,11 +105,16 @@ def perform_apart(task: Task, threads: int) -> Ended:
     return perform(task, _read[task.images])
 
 
-def _import(paths: Sequence[Path]) -> None:
+def import_once(paths: Sequence[Path]) -> None:
+    """Run the files that register networks, those that this process has not run yet.
+
+    Raises:
+        UserError: one is missing, or fails.
+    """
     for path in paths:
-        if path not in _imported:
+        if path.absolute() not in _imported:
             configuration.import_file(path)
-            _imported.add(path)
+            _imported.add(path.absolute())
 
 
 def _kept(task: Task) -> str:

@@ -13,7 +13,7 @@ from vaes.sweep.check import check, images_of, read_images
 from vaes.sweep.engines import Options, engine_for, refuse_options
 from vaes.sweep.folder import SweepFolder, finished, numbers, started
 from vaes.sweep.grid import Member, checked_grid, members
-from vaes.sweep.member import Ended, Task, Watcher
+from vaes.sweep.member import Ended, Task, Watcher, import_once
 from vaes.terminal import line
 from vaes.train.runtime import choose_device
 
@@ -87,6 +87,7 @@ def sweep(
         Stopped: a signal came; the members under way saved first.
     """
     refuse_options(engine, jobs, options, data is not None)
+    import_once(imports)
     base = experiment if data is None else experiment.of_python()
     chosen, notes = members(base, checked_grid(grid or {}), seeds)
     home = SweepFolder(Path(folder))

@@ -15,7 +15,7 @@ from vaes.sweep.check import check, images_of, validation_names
 from vaes.sweep.engines import Options, engine_for, refuse_options
 from vaes.sweep.folder import SweepFolder, finished, numbers
 from vaes.sweep.grid import Member, changed, checked_grid, split_values
-from vaes.sweep.member import Ended, Watcher
+from vaes.sweep.member import Ended, Watcher, import_once
 from vaes.sweep.plan import Book, Outcome, data_checked, outcome_of, task_of
 from vaes.terminal import brief, escape, line
 
@@ -142,6 +142,7 @@ def search(
     """
     _optuna()
     refuse_options(engine, jobs, options, data is not None)
+    import_once(imports)
     base = experiment if data is None else experiment.of_python()
     space = parse_ranges(ranges)
     if isinstance(trials, bool) or not isinstance(trials, int) or not 1 <= trials <= 100_000:
