@@ -132,6 +132,10 @@ def test_folders_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(UserError, match=r"another sweep is at work in this folder"):
             swept(tmp_path / "s", GRID, 2)
         other.communicate(b"")
+    plain = (tmp_path / "s/sweep.json").read_text()
+    (tmp_path / "s/sweep.json").write_text(plain.replace('"beta=1,seed=0"', '"../../beta"'))
+    with pytest.raises(UserError, match=r"sweep.json: not what a sweep writes \(a member called ../../beta\)"):
+        swept(tmp_path / "s", GRID)
     (tmp_path / "s/sweep.json").write_text("{")
     with pytest.raises(UserError, match=r"sweep.json: cannot be read"):
         swept(tmp_path / "s", GRID)

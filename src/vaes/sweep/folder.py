@@ -71,6 +71,8 @@ class SweepFolder:
             self._experiment = Experiment.of(document["experiment"])
             self.known = {str(name): dict(changes) for name, changes in document["members"].items()}
             self.more = dict(document.get("more", {}))
+            if odd := [name for name in self.known if name != Path(name).name or name.startswith(".")]:
+                raise ValueError(f"a member called {odd[0]}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path / SWEEP}: not what a sweep writes ({escape(error)})") from None
         if (path / FAILURES).exists():
