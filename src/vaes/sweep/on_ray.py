@@ -2,13 +2,15 @@
 
 import logging
 import os
+import re
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from vaes.errors import Stopped, UserError
 from vaes.sweep.member import Ended, Task, Watcher, perform_apart
-from vaes.terminal import line
+from vaes.terminal import brief, line
 from vaes.train.stop import Stop
 
 __all__ = ["Ray"]
@@ -32,6 +34,8 @@ class Ray:
     """
 
     def __init__(self, jobs: int | None, threads: int, gpus: float, address: str | None) -> None:
+        if address is not None:
+            _refuse_unreachable(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
@@ -99,3 +103,17 @@ class Ray:
         except self._ray.exceptions.RayError as error:
             first = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
             return Ended(name, "stopped", line(f"{first[:200]}; the same command goes on"))
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Ray itself tries for minutes."""
+    if address == "auto":
+        return
+    match = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[^:/\[\]]+):([0-9]{1,5})", address)
+    if match is None:
+        raise UserError(f"--address {brief(address)}: must be auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or line(error)
+        raise UserError(f"--engine ray: --address {address} cannot be reached ({why})") from None
