@@ -62,7 +62,7 @@ def test_a_job_that_is_lost_is_gone_on_with_and_one_under_way_is_not_submitted_a
     engine = Slurm(tmp_path / "s", None, 0, {"cluster": "local"})
     task = plan.task_of("seed=1", experiment(seed=1), plan.SweepFolder(tmp_path / "s"), "cpu", ())
     assert engine._submitted_before(task) is None  # the process of that number is no job
-    monkeypatch.setattr("psutil.Process.cmdline", lambda self: ["python", "-m", "submitit.core._submit"])
+    monkeypatch.setattr("psutil.Process.cmdline", lambda self: ["python", "-m", "submitit.local._local"])
     assert engine._submitted_before(task).job_id == str(os.getpid())
 
 

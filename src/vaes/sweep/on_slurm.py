@@ -145,7 +145,7 @@ class Slurm:
     def _alive(self, job: Any) -> bool:
         if self._cluster == "local" and job._process is None:  # of an earlier command
             try:
-                return "submitit" in " ".join(psutil.Process(int(job.job_id)).cmdline())
+                return any(word.startswith("submitit.") for word in psutil.Process(int(job.job_id)).cmdline())
             except psutil.Error:
                 return False
         return self._cluster != "debug" and not job.done()
