@@ -24,6 +24,7 @@ LAYERS = [
     {"start", "experiment", "weights", "run", "choose"},
     {"share"},
     {"commands"},
+    {"sweep"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -98,7 +98,7 @@ def test_compare_pools_seeds_and_writes_what_it_says(runs: Path, tmp_path: Path,
     plain = " ".join(out.split())
     assert f"a +1 objective.beta 1.0; seeds 0, 1; best checkpoint, step 6: {runs / 'a'} {runs / 'b'}" in plain
     assert f"c objective.beta 4.0; seed 0; best checkpoint, step 6: {runs / 'c'}" in plain
-    assert sorted(path.name for path in folder.iterdir()) == ["comparison.json", "rate-distortion.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["comparison.json", "curves.png", "rate-distortion.png"]
     assert json.loads((folder / "comparison.json").read_text())["columns"]["a +1"]["seeds"] == [0, 1]
     status, out, err = said("compare", runs / "a", runs / "c", "--format", "csv", "--save_dir", folder, capsys=capsys)
     assert status == 0

@@ -36,6 +36,7 @@ def test_the_python_snippets_run(repo: Path, tmp_path: Path, monkeypatch: pytest
         "docs/methods.md",
         "docs/codes.md",
         "docs/reliability.md",
+        "docs/sweeps.md",
     ],
 )
 def test_links_lead_somewhere(repo: Path, name: str) -> None:

@@ -294,7 +294,8 @@ def run_compare(
     _import(imports)
     if save_dir is not None:
         files.refuse_unwritable(save_dir)
-    results = compare.read_runs(runs, checkpoint)
+    swept = compare.trained(runs[0]) if len(runs) == 1 and checkpoint is None else None
+    results = compare.read_runs(runs, checkpoint) if swept is None else swept
     columns = compare.pool(results)
     for line in compare.warnings(results):
         note(f"warning: {line}")
@@ -309,6 +310,14 @@ def run_compare(
     why = "no rate and distortion that compare" if drawn else "no column has a rate and a distortion"
     without = f" (without {', '.join(left_out)}: {why})" if left_out else ""
     note(f"{save_dir / 'comparison.json'}\n{f'{plot}{without}' if drawn else f'no plot: {why}'}")
+    if compare.curves(columns, _lines, save_dir / "curves.png"):
+        note(str(save_dir / "curves.png"))
+
+
+def _lines(run: Path) -> list[dict[str, Any]]:
+    from vaes.train.record import read_lines
+
+    return read_lines(path) if (path := run / "metrics.jsonl").is_file() else []
 
 
 def run_export(

@@ -173,27 +173,37 @@ class Experiment:
         resume: "str | Path | Start | None" = None,
         device: str = "auto",
         callbacks: Sequence["Listener"] = (),
+        read: Splits | None = None,
     ) -> "Outcome":
-        """What :meth:`fit` does, in each process of a launcher, without loading the run afterwards."""
+        """What :meth:`fit` does, in each process of a launcher, without loading the run afterwards; ``read`` is what
+        :meth:`build_data` gave before, for several trainings on one copy of the images."""
         from vaes.start import Start, starting_point
         from vaes.train.runtime import Runtime, together
 
         with together():
             runtime = Runtime(device, self.settings().precision)
             if isinstance(resume, Start):
-                return self._train(resume, data, runtime, callbacks)
+                return self._train(resume, data, read, runtime, callbacks)
             with starting_point(resume, None if folder is None else Path(folder), runtime) as start:
-                return self._train(start, data, runtime, callbacks)
+                return self._train(start, data, read, runtime, callbacks)
 
     def _train(
-        self, start: "Start", data: Splits | None, runtime: "Runtime", callbacks: Sequence["Listener"]
+        self,
+        start: "Start",
+        data: Splits | None,
+        read: Splits | None,
+        runtime: "Runtime",
+        callbacks: Sequence["Listener"],
     ) -> "Outcome":
         from vaes.start import FeatureNetworks, Provenance, reserved
         from vaes.train.loop import fit
 
         experiment = self if data is None else self.of_python()
         experiment._refuse_other_training(start)
-        splits = runtime.first(experiment.build_data) if data is None else configuration.drawn(experiment, data)
+        if data is not None:
+            splits = configuration.drawn(experiment, data)
+        else:
+            splits = runtime.first(experiment.build_data) if read is None else read
         kept = experiment.replace({"data.changed": "refuse"})
         provenance = Provenance(kept, splits, start, accept=experiment.data["changed"] == "accept")
         model = kept.build_model(splits.train.shape)

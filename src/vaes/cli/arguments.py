@@ -24,6 +24,7 @@ from vaes.cli.parser import (
     path,
     whole,
 )
+from vaes.cli.sweeping import sweep, sweep_parser
 from vaes.errors import Stopped
 
 __all__ = ["MODES", "command", "compare", "encode", "evaluate", "fit_prior", "main", "sample", "train"]
@@ -72,6 +73,7 @@ def _dispatch(words: list[str]) -> None:
 
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "train": train,
+        "sweep": sweep,
         "sample": sample,
         "fit-prior": fit_prior,
         "encode": encode,
@@ -103,7 +105,10 @@ def _parsers() -> dict[str, Parser]:
     """The parsers of all commands, by what is typed to get them."""
     from vaes.cli import listing, sharing
 
-    makers = (_train_parser, _sample, _fit_prior, _encode, _evaluate, _compare, *sharing.PARSERS, *listing.PARSERS)
+    makers = (
+        _train_parser, sweep_parser, _sample, _fit_prior, _encode, _evaluate, _compare,
+        *sharing.PARSERS, *listing.PARSERS,
+    )  # fmt: skip
     return {parser.prog: parser for parser in (make() for make in makers)}
 
 
@@ -404,7 +409,7 @@ def _compare(prog: str = "vaes compare") -> Parser:
         description="Evaluated runs side by side; runs that differ in seed alone are pooled. "
         "Differences are from the first one.",
     )
-    parser.add_argument("runs", nargs="+", type=path, metavar="RUN", help="run folders, or a folder of them")
+    parser.add_argument("runs", nargs="+", type=path, metavar="RUN", help="run folders, a folder of them, or a sweep")
     parser.add_argument("--format", choices=("table", "markdown", "csv", "latex"), default="table")
     parser.add_argument(
         "--checkpoint", metavar="best|last|STEP", type=checkpoint, help="of every run (default: see vaes evaluate)"

@@ -6,6 +6,7 @@ from vaes.compare.pool import Cell, Column, Difference, Key, difference, interva
 from vaes.compare.render import FORMATS, document, render
 from vaes.compare.rows import Row, rows
 from vaes.compare.runs import Result, read_runs, warnings
+from vaes.compare.trained import trained
 
 __all__ = [
     "FORMATS",
@@ -15,6 +16,7 @@ __all__ = [
     "Key",
     "Result",
     "Row",
+    "curves",
     "difference",
     "document",
     "interval",
@@ -23,14 +25,16 @@ __all__ = [
     "read_runs",
     "render",
     "rows",
+    "trained",
     "warnings",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "rate_distortion":  # matplotlib takes longer to start than a table to make
+    if name in ("curves", "rate_distortion"):  # matplotlib takes longer to start than a table to make
         import vaes.drawing  # noqa: F401 - before matplotlib is
-        from vaes.compare.plot import rate_distortion
+        from vaes.compare import plot
+        from vaes.compare.bands import curves
 
-        return rate_distortion
+        return curves if name == "curves" else plot.rate_distortion
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

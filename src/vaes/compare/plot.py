@@ -81,7 +81,7 @@ def _points(columns: Sequence[Column]) -> list[_Point]:
     reference: Key | None = None
     found = []
     for column in columns:
-        by_name = {key.name: key for key in column.cells if key.group == "likelihood"}
+        by_name = {key.name: key for key in column.cells if key.group in ("likelihood", "training")}
         if "rate" not in by_name or "distortion" not in by_name:
             continue
         key = by_name["distortion"]

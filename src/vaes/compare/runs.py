@@ -18,9 +18,22 @@ from vaes.evaluate.record import Metric
 from vaes.evaluate.report import Evaluation, Group, shown
 from vaes.terminal import quote
 
-__all__ = ["NOT_A_DIFFERENCE", "Result", "flat", "read_runs", "warnings"]
+__all__ = [
+    "NOT_A_DIFFERENCE",
+    "SWEEP",
+    "Result",
+    "configured",
+    "flat",
+    "read_runs",
+    "shortest_names",
+    "training_metric",
+    "warnings",
+]
 
 STEP = re.compile(r"step([0-9]+)")
+SWEEP = "sweep.json"
+"""What makes a folder of runs a sweep."""
+
 NOT_A_DIFFERENCE = frozenset(
     {
         "seed", "device", "train.device",
@@ -72,7 +85,7 @@ def read_runs(paths: Sequence[Path], checkpoint: str | None = None) -> list[Resu
     _refuse_copies(found)
     if len(found) < 2:
         raise UserError(f"{len(found)} run was given; two are needed to compare")
-    names = _names([one.folder for one in found])
+    names = shortest_names([one.folder for one in found])
     results = [
         _result(one, f"{name}@{one.evaluation.step}" if names.count(name) > 1 else name)
         for one, name in zip(found, names, strict=True)
@@ -148,7 +161,7 @@ def _refuse_copies(found: Sequence[_Found]) -> None:
         raise UserError(f"{where} and {shown(str(other))} hold the same weights: they are one run, not two")
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def shortest_names(folders: Sequence[Path]) -> list[str]:
     """The fewest last parts of each path that no other folder shares."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]  # a link goes by its own name
     names = []
@@ -176,6 +189,11 @@ def _result(found: _Found, name: str) -> Result:
     training = _training(folder / "metrics.json", config, evaluation)
     groups = {**evaluation.groups, **({"training": training} if training else {})}
     return Result(folder, name, config, which, evaluation._replace(groups=groups), tuple(said))
+
+
+def configured(run: Path) -> Config:
+    """The configuration that a run began with."""
+    return _load(configuration.read_file(run / "config.yaml"))
 
 
 def _load(raw: dict[str, Any]) -> Config:
@@ -254,7 +272,7 @@ def _training(path: Path, config: Config, evaluation: Evaluation) -> Group | Non
         if not same:
             return None  # of other checkpoints than the one evaluated
         numbers = {str(name): dict(found) for name, found in same[0]["test"].items() if name not in _BETTER_KNOWN}
-        metrics = [_metric(name, found, config) for name, found in numbers.items()]
+        metrics = [training_metric(name, found, config) for name, found in numbers.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not what training writes ({type(error).__name__}: {shown(str(error))})") from None
     return Group("test", _test_images(evaluation, config), {}, metrics, [], "all")
@@ -263,7 +281,8 @@ def _training(path: Path, config: Config, evaluation: Evaluation) -> Group | Non
 _BETTER_KNOWN = frozenset({"elbo", "rate", "distortion", "mse"})
 
 
-def _metric(name: str, found: dict[str, Any], config: Config) -> Metric:
+def training_metric(name: str, found: dict[str, Any], config: Config) -> Metric:
+    """A number of ``metrics.json``."""
     sections = config.to_dict()
     about = {key: sections["model"][key] for key in ("likelihood", "value_range")}
     about |= {"method": config.method, "objective": sections["objective"]}

@@ -6,6 +6,7 @@ The constructors' signatures are the schema. Library modules never import this p
 from vaes.config.build import COMMON_DATA_KEYS, build_data, build_model, build_objective, build_settings, drawn
 from vaes.config.load import (
     DEFAULTS,
+    canonical,
     changed,
     load,
     of_first_format,
@@ -31,6 +32,7 @@ __all__ = [
     "build_model",
     "build_objective",
     "build_settings",
+    "canonical",
     "changed",
     "drawn",
     "import_file",

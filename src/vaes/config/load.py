@@ -20,6 +20,7 @@ from vaes.terminal import brief, escape
 
 __all__ = [
     "DEFAULTS",
+    "canonical",
     "changed",
     "load",
     "of_method",
@@ -185,7 +186,7 @@ def _override(key: str, text: str) -> Any:
     return text if isinstance(value, str) and not quoted else value
 
 
-def _canonical(key: str, value: Any) -> tuple[str, Any]:
+def canonical(key: str, value: Any) -> tuple[str, Any]:
     """An override by its one name: an alias by its key, a part said by its kind alone by its kind."""
     group, _, name = key.rpartition(".")
     if group == "train" and name in ALIASES:
@@ -243,7 +244,7 @@ def _changed(raw: Mapping[str, Any], pairs: Sequence[tuple[str, Any]]) -> dict[s
         keys = copy.deepcopy(dict(raw))
     except RecursionError:
         raise UserError(f"configuration: nested more than {MAX_DEPTH} deep") from None
-    given = [_canonical(key, value) for key, value in pairs]
+    given = [canonical(key, value) for key, value in pairs]
     # Kinds first: an option of the new kind may stand before it on the command line.
     for key, value in sorted(given, key=lambda pair: not pair[0].endswith(".kind")):
         _set(keys, key, value)

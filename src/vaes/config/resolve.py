@@ -55,6 +55,8 @@ def resolve(raw: object) -> Config:
     Raises:
         UserError: naming the dotted key, what is wrong with it and what would be right.
     """
+    if isinstance(raw, Mapping) and "sweep" in raw:
+        raise UserError("sweep: a section for vaes sweep, which trains many runs; one run has no such section")
     top = check_keys("", raw, Config._fields)
     plain = validate("", top_options, {name: top[name] for name in ("seed", "method") if name in top})
     method = plain["method"]

@@ -5,7 +5,7 @@ import copy
 import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -150,6 +150,10 @@ class _RowFile:
         self._begin, self._row = data.offset, data.nbytes // max(len(data), 1)
         self._readers = ThreadPoolExecutor(READERS)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the file for itself."""
+        return _opened, (self._file.name, self.dtype.str, self.shape, self._begin)
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -174,6 +178,10 @@ class _RowFile:
             if not got:
                 raise UserError(f"{self._file.name}: was cut short while it was in use; run again to decode it anew")
             view, at = view[got:], at + got
+
+
+def _opened(name: str, dtype: str, shape: tuple[int, ...], begin: int) -> _RowFile:
+    return _RowFile(np.memmap(name, np.dtype(dtype), "r", begin, shape))
 
 
 class MemmapSet(ImageSet):

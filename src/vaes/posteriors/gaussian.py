@@ -60,7 +60,7 @@ class FullCovariance(Posterior):
     gives = frozenset({"log_q", "mean", "log_q_stopped"})
 
     def outputs(self, z_shape: tuple[int, ...]) -> int:
-        """The D means, the logarithms of L's squared diagonal, and D times the D (D - 1) / 2 entries below it, row after row."""
+        """The D means, the logarithms of L's squared diagonal, and D times its D (D - 1) / 2 entries below it."""
         d = _flat(z_shape)
         return d * (d + 3) // 2
 
