@@ -22,6 +22,7 @@ LAYERS = [
     {"config"},
     {"compare"},
     {"start", "experiment", "run", "choose"},
+    {"share"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},

@@ -77,7 +77,7 @@ _MODULES = frozenset(
         "priors",
         "schedules",
     }
-    | {"compare", "view"}
+    | {"compare", "share", "view"}
 )
 
 

@@ -22,7 +22,16 @@ from vaes.terminal import escape, note, quote, say
 if TYPE_CHECKING:
     from vaes.train.runtime import Runtime
 
-__all__ = ["run_cache", "run_compare", "run_config", "run_encode", "run_evaluate", "run_sample", "run_train"]
+__all__ = [
+    "run_cache",
+    "run_compare",
+    "run_config",
+    "run_encode",
+    "run_evaluate",
+    "run_export",
+    "run_sample",
+    "run_train",
+]
 
 
 def run_train(
@@ -231,6 +240,32 @@ def run_compare(
     why = "no rate and distortion that compare" if drawn else "no column has a rate and a distortion"
     without = f" (without {', '.join(left_out)}: {why})" if left_out else ""
     note(f"{save_dir / 'comparison.json'}\n{f'{plot}{without}' if drawn else f'no plot: {why}'}")
+
+
+def run_export(
+    where: Path,
+    to: Any,
+    parts: Sequence[Any],
+    dtype: Any,
+    output: Path | None,
+    checkpoint: str | None = None,
+    imports: Sequence[Path] = (),
+) -> None:
+    """Give away parts of a trained model."""
+    from vaes import share
+
+    _import(imports)
+    run = load(where, checkpoint=checkpoint)
+    if output is None:
+        files.refuse_links(run.folder, ["export"])
+    made = share.export(run, to, parts, dtype)
+    for path, one in zip(share.write(made, output or run.folder / "export", to), made, strict=True):
+        say(f"{_near(path)} ({len(one.content) / 1e6:.2f} MB, {run.which})")
+        for sign, names in (("<-", one.inputs), ("->", one.outputs)):
+            for name, meaning in names.items():
+                say(f"  {sign} {name:<7} {meaning}")
+        levels = "" if one.levels is None else f", {one.levels:.2g} of 255 levels of a pixel"
+        say(f"  at most {one.difference:.1g} from the model{levels}")
 
 
 def run_config(name: str | None) -> None:

@@ -133,7 +133,7 @@ class VAE(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> what the posterior is made of (B, outputs), float32 or wider."""
         h = to_float32(self.encoder(x))
-        wanted = (len(x), self.posterior.outputs(self.z_shape))
+        wanted = (x.shape[0], self.posterior.outputs(self.z_shape))  # len(x) would fix the batch of a traced model
         if h.shape != wanted:
             raise ValueError(
                 f"the encoder made {tuple(h.shape)} of {len(x)} images; {type(self.posterior).__name__} in "

@@ -11,7 +11,7 @@ from vaes.cli.guard import guarded, rank
 from vaes.cli.parser import SECTIONS, Parser, checkpoint, keys_help, number, numbers, path, whole
 from vaes.errors import Stopped
 
-__all__ = ["MODES", "cache", "compare", "config", "encode", "evaluate", "main", "sample", "train"]
+__all__ = ["MODES", "command", "compare", "encode", "evaluate", "main", "of_a_run", "sample", "train"]
 
 MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent", "decode")
 
@@ -46,12 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> None:
+    from vaes.cli.listing import cache, config, methods
+    from vaes.cli.sharing import export
+
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "train": train,
         "sample": sample,
         "encode": encode,
         "evaluate": evaluate,
         "compare": compare,
+        "export": export,
         "config": config,
         "methods": methods,
         "cache": cache,
@@ -74,11 +78,14 @@ def _in_a_line(parser: Parser) -> str:
 
 def _parsers() -> dict[str, Parser]:
     """The parsers of all commands, by what is typed to get them."""
-    made = (_train_parser(), *(make() for make in (_sample, _encode, _evaluate, _compare, _config, _methods, _cache)))
-    return {parser.prog: parser for parser in made}
+    from vaes.cli import listing, sharing
+
+    makers = (_train_parser, _sample, _encode, _evaluate, _compare, *sharing.PARSERS, *listing.PARSERS)
+    return {parser.prog: parser for parser in (make() for make in makers)}
 
 
-def _parser(prog: str, *, sections: Sequence[str] = (), **options: Any) -> Parser:
+def command(prog: str, *, sections: Sequence[str] = (), **options: Any) -> Parser:
+    """The parser of one command, which knows of the others."""
     parser = Parser(prog=prog, sections=sections, **options)
     parser.others = _parsers
     return parser
@@ -103,7 +110,8 @@ def _imports(parser: Parser) -> None:
     )
 
 
-def _of_a_run(parser: Parser, run: str | None = None) -> None:
+def of_a_run(parser: Parser, run: str | None = None, *, computes: bool = True) -> None:
+    """Add the options that say which run it is; ``computes``: and on what device."""
     parser.add_argument(
         "run", nargs=run, type=path, metavar="RUN", help="a run folder, checkpoint folder or weights file"
     )
@@ -113,11 +121,11 @@ def _of_a_run(parser: Parser, run: str | None = None) -> None:
         type=checkpoint,
         help="of a run folder (default: best where there was a validation, else last)",
     )
-    _device_and_imports(parser)
+    (_device_and_imports if computes else _imports)(parser)
 
 
 def _train_parser(prog: str = "vaes train", scripts: bool = False) -> Parser:
-    parser = _parser(prog, sections=SECTIONS, description="Train a model.", epilog=KEYS)
+    parser = command(prog, sections=SECTIONS, description="Train a model.", epilog=KEYS)
     parser.appendix = lambda: f"\nKEYS, each with its type and default, and what it means:\n{keys_help()}\n"
     if not scripts:
         parser.add_argument(
@@ -168,8 +176,8 @@ def train(arguments: Sequence[str], *, prog: str = "vaes train", methods: tuple[
 
 
 def _sample(prog: str = "vaes sample") -> Parser:
-    parser = _parser(prog, sections=("data",), description="Draw pictures with a trained model.")
-    _of_a_run(parser, "?")
+    parser = command(prog, sections=("data",), description="Draw pictures with a trained model.")
+    of_a_run(parser, "?")
     parser.add_argument("--weights", type=path, help="the same as RUN")
     parser.add_argument(
         "-c",
@@ -257,12 +265,12 @@ def sample(arguments: Sequence[str], *, prog: str = "vaes sample", singles: bool
 
 
 def _encode() -> Parser:
-    parser = _parser(
+    parser = command(
         "vaes encode",
         sections=("data",),
         description="Codes and scores of images as a table, one row an image.",
     )
-    _of_a_run(parser)
+    of_a_run(parser)
     parser.add_argument("paths", nargs="*", type=path, metavar="PATH", help="pictures, folders or archives of them")
     parser.add_argument("--split", choices=("train", "valid", "test"), help="of the run's own images, in place of PATH")
     parser.add_argument(
@@ -314,12 +322,12 @@ BUDGET = {
 
 
 def _evaluate(prog: str = "vaes evaluate") -> Parser:
-    parser = _parser(
+    parser = command(
         prog,
         sections=("data", "outliers"),
         description="Compute the metrics of a trained model; they go to evaluation.json.",
     )
-    _of_a_run(parser)
+    of_a_run(parser)
     parser.add_argument(
         "--only",
         metavar="A,B",
@@ -373,7 +381,7 @@ def evaluate(arguments: Sequence[str], *, prog: str = "vaes evaluate") -> None:
 
 
 def _compare(prog: str = "vaes compare") -> Parser:
-    parser = _parser(
+    parser = command(
         prog,
         description="Evaluated runs side by side; runs that differ in seed alone are pooled. "
         "Differences are from the first one.",
@@ -395,54 +403,3 @@ def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
     from vaes.commands import run_compare
 
     run_compare(found.runs, found.save_dir, found.format, found.checkpoint, found.imports)
-
-
-def _config() -> Parser:
-    parser = _parser(
-        "vaes config",
-        description="A configuration to start from, every key said; without NAME, what there is.",
-    )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a method, or a shipped configuration")
-    return parser
-
-
-def config(arguments: Sequence[str]) -> None:
-    """``vaes config``."""
-    found = _config().read(arguments).options
-
-    from vaes.commands import run_config
-
-    run_config(found.name)
-
-
-def _methods() -> Parser:
-    parser = _parser(
-        "vaes methods",
-        description="The methods by their papers; with NAME its parts, equation, reference and a configuration.",
-    )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a method")
-    return parser
-
-
-def methods(arguments: Sequence[str]) -> None:
-    """``vaes methods``."""
-    found = _methods().read(arguments).options
-
-    from vaes.commands import run_methods
-
-    run_methods(found.name)
-
-
-def _cache() -> Parser:
-    parser = _parser("vaes cache", description="The images that were decoded before: where they are, and how large.")
-    parser.add_argument("--empty", action="store_true", help="delete them; they are decoded again when needed")
-    return parser
-
-
-def cache(arguments: Sequence[str]) -> None:
-    """``vaes cache``."""
-    found = _cache().read(arguments).options
-
-    from vaes.commands import run_cache
-
-    run_cache(found.empty)

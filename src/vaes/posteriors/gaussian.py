@@ -70,7 +70,7 @@ class FullCovariance(Posterior):
 
     def centre(self, h: Tensor, z_shape: tuple[int, ...]) -> Latent:
         """The mean."""
-        return self(h, h.new_zeros(1, len(h), _flat(z_shape)))._replace(z=_triangular(h, _flat(z_shape))[0][None])
+        return self(h, h.new_zeros(1, h.shape[0], _flat(z_shape)))._replace(z=_triangular(h, _flat(z_shape))[0][None])
 
     def log_prob(self, h: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) of codes z (K, B, D) -> (K, B), in nats."""

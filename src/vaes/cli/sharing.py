@@ -1,0 +1,60 @@
+"""The commands that make of a run what others open without it."""
+
+from collections.abc import Sequence
+
+from vaes.cli.arguments import command, of_a_run
+from vaes.cli.guard import rank
+from vaes.cli.parser import Parser, path
+
+__all__ = ["PARSERS", "export"]
+
+PARTS = ("encoder", "decoder", "sampler")
+ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+def _export() -> Parser:
+    parser = command(
+        "vaes export",
+        description="Encoder, decoder and sampler as ONNX models or torch programs, which need no vaes to run.",
+    )
+    of_a_run(parser, computes=False)
+    parser.add_argument("--to", choices=tuple(ENDINGS), required=True, help="ONNX (needs vaes[export]) or torch.export")
+    parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="that weights are stored in; numbers are computed in float32 (default: float32)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=path,
+        metavar="FOLDER|FILE",
+        help="a folder for encoder.onnx (.pt2) and so on, or for one part a file (default: export/ in the run folder)",
+    )
+    return parser
+
+
+def export(arguments: Sequence[str]) -> None:
+    """``vaes export``."""
+    parser = _export()
+    found = parser.read(arguments).options
+    parts = PARTS if found.only is None else tuple(dict.fromkeys(found.only.split(",")))
+    for part in parts:
+        if part not in PARTS:
+            parser.error(f"--only {part!r}: choose from {', '.join(PARTS)}")
+    if found.output is not None and found.output.suffix.lower() in ENDINGS.values():
+        if found.output.suffix != ENDINGS[found.to]:
+            parser.error(f"--output {found.output}: --to {found.to} makes a file that ends in {ENDINGS[found.to]}")
+        if len(parts) > 1:
+            parser.error(f"--output {found.output}: is one file, and there are {len(parts)} parts; give a folder")
+    if rank():
+        return
+
+    from vaes.commands import run_export  # torch starts here
+
+    run_export(found.run, found.to, parts, found.dtype, found.output, found.checkpoint, found.imports)
+
+
+PARSERS = (_export,)
