@@ -23,6 +23,7 @@ LAYERS = [
     {"compare"},
     {"start", "experiment", "run", "choose"},
     {"share"},
+    {"explore"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -35,7 +36,7 @@ FORBIDDEN = {
     "train": {"methods"},
     "compare": {"train", "model", "experiment"},
 }
-LAZY = {"cli": {"commands"}, "__init__": set()}  # imported inside functions, after the arguments are read
+LAZY = {"cli": {"commands", "explore"}, "__init__": set()}  # imported inside functions, after the arguments are read
 
 
 def imported(path: Path) -> set[str]:

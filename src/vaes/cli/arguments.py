@@ -11,7 +11,18 @@ from vaes.cli.guard import guarded, rank
 from vaes.cli.parser import SECTIONS, Parser, checkpoint, keys_help, number, numbers, path, whole
 from vaes.errors import Stopped
 
-__all__ = ["MODES", "command", "compare", "encode", "evaluate", "main", "of_a_run", "sample", "train"]
+__all__ = [
+    "MODES",
+    "command",
+    "compare",
+    "device_and_imports",
+    "encode",
+    "evaluate",
+    "main",
+    "of_a_run",
+    "sample",
+    "train",
+]
 
 MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent", "decode")
 
@@ -47,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> None:
     from vaes.cli.listing import cache, config, methods
+    from vaes.cli.looking import explore, report
     from vaes.cli.sharing import export
 
     commands: dict[str, Callable[[Sequence[str]], None]] = {
@@ -55,6 +67,8 @@ def _dispatch(words: list[str]) -> None:
         "encode": encode,
         "evaluate": evaluate,
         "compare": compare,
+        "explore": explore,
+        "report": report,
         "export": export,
         "config": config,
         "methods": methods,
@@ -78,9 +92,18 @@ def _in_a_line(parser: Parser) -> str:
 
 def _parsers() -> dict[str, Parser]:
     """The parsers of all commands, by what is typed to get them."""
-    from vaes.cli import listing, sharing
+    from vaes.cli import listing, looking, sharing
 
-    makers = (_train_parser, _sample, _encode, _evaluate, _compare, *sharing.PARSERS, *listing.PARSERS)
+    makers = (
+        _train_parser,
+        _sample,
+        _encode,
+        _evaluate,
+        _compare,
+        *looking.PARSERS,
+        *sharing.PARSERS,
+        *listing.PARSERS,
+    )
     return {parser.prog: parser for parser in (make() for make in makers)}
 
 
@@ -91,7 +114,8 @@ def command(prog: str, *, sections: Sequence[str] = (), **options: Any) -> Parse
     return parser
 
 
-def _device_and_imports(parser: Parser) -> None:
+def device_and_imports(parser: Parser) -> None:
+    """Add the options that say what computes, and whose networks there are."""
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="what computes (default: auto)"
     )
@@ -121,7 +145,7 @@ def of_a_run(parser: Parser, run: str | None = None, *, computes: bool = True) -
         type=checkpoint,
         help="of a run folder (default: best where there was a validation, else last)",
     )
-    (_device_and_imports if computes else _imports)(parser)
+    (device_and_imports if computes else _imports)(parser)
 
 
 def _train_parser(prog: str = "vaes train", scripts: bool = False) -> Parser:
@@ -146,7 +170,7 @@ def _train_parser(prog: str = "vaes train", scripts: bool = False) -> Parser:
     parser.add_argument(
         "--resume", metavar="latest|PATH", help="go on in the run folder -e, or from a checkpoint folder"
     )
-    _device_and_imports(parser)
+    device_and_imports(parser)
     return parser
 
 
