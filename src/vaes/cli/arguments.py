@@ -81,7 +81,7 @@ def _dispatch(words: list[str]) -> None:
     )
     parser.appendix = lambda: "\n".join(["", *map(_in_a_line, _parsers().values()), ""])
     parser.add_argument("--version", action="version", version=f"vaes {__version__}")
-    parser.add_argument("command", choices=commands, help="vaes COMMAND --help tells more")
+    parser.add_argument("command", choices=commands, metavar="COMMAND", help="vaes COMMAND --help tells more")
     parser.others = _parsers
     commands[parser.read(words[:1]).options.command](words[1:])
 

@@ -3,6 +3,7 @@
 import importlib.util
 import webbrowser
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from vaes import config as configuration
@@ -37,12 +38,14 @@ def run_explore(
     for path in runs:
         _refuse_nothing(path)
     sources = [Source(path, checkpoint=checkpoint, device=device, changes=tuple(arguments)) for path in runs]
-    for source in sources:
-        if source.error:
-            note(f"note: {source.error}")
-        source.begin()
     app, token = application(sources, host)
-    with listen(host, port) as bound:
+    with ExitStack() as stack:
+        bound = stack.enter_context(listen(host, port))
+        for source in sources:
+            if source.error:
+                note(f"note: {source.error}")
+            stack.callback(source.close)
+            source.begin()
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{bound.getsockname()[1]}/{token}/"
         say(address)

@@ -215,8 +215,8 @@ def _drowned(run: Run, codes: Codes | None) -> list[dict[str, str]]:
         return []
     text = (
         f"The likelihood expects pixels to miss by {scale:g}; they miss by {best:.2g} (pixels from {low:g} to "
-        f"{high:g}). An error counts {(scale / best) ** 2:.0f} times less than it should, so the rate is held down and pictures "
-        "blur, as under a large beta."
+        f"{high:g}). An error counts {(scale / best) ** 2:.0f} times less than it should, so the rate is held down "
+        "and pictures blur, as under a large beta."
     )
     level = "bad" if scale > 5 * best else "look"
     return [_said(level, "The scale drowns the image", text, "--model.likelihood.scale optimal")]

@@ -39,7 +39,7 @@ MOST_TRAINING = 200_000
 """Training images that a picture is looked for among."""
 PRIOR = 256
 """Draws from the prior that the page starts from; those of seed 0, as :meth:`vaes.Run.sample` makes them."""
-FIRST, CHUNK = 512, 4096
+FIRST, CHUNK = 512, 2048
 
 T = TypeVar("T")
 
@@ -84,6 +84,7 @@ class Source:
         self._asked, self._device, self._changes = checkpoint, device, changes
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
         self.run: Run | None = None
         self.error: str | None = None
         self.data_error: str | None = None
@@ -118,8 +119,15 @@ class Source:
     def begin(self, most: int = MOST_IMAGES) -> threading.Thread:
         """Encode the test images in a thread, a few at first, so that the page need not wait for all."""
         thread = threading.Thread(target=self._encode, args=(self.run, self._stop, most), daemon=True)
+        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
         thread.start()
         return thread
+
+    def close(self) -> None:
+        """End the threads: a process that ends while torch computes in one aborts."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
 
     def _encode(self, run: Run | None, stop: threading.Event, most: int) -> None:
         if run is None:
