@@ -51,6 +51,7 @@ $(VENDOR)/.fetched: web/package-lock.json | $(STAMP)
 	mkdir -p $(VENDOR)
 	cp web/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs $(VENDOR)
 	cp web/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm $(VENDOR)
+	cp web/node_modules/axe-core/axe.min.js web
 	rm -rf web/node_modules
 	touch $@
 

@@ -73,6 +73,6 @@ function made() {
     h("h3", {}, "Again"),
     h("pre", {}, lines),
     info.config ? h("div", { class: "bar" }, h("h3", {}, "Configuration"), button("config.yaml", "save", () => download("config.yaml", new Blob([info.config], { type: "text/yaml" })))) : null,
-    info.config ? h("pre", { class: "config" }, info.config) : null,
+    info.config ? h("pre", { class: "config", tabindex: "0", "aria-label": "configuration" }, info.config) : null,
   );
 }

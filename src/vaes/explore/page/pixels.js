@@ -17,7 +17,7 @@ export function imageData(pixels, [channels, height, width], at = 0) {
 }
 
 export function picture(pixels, shape, at = 0, properties = {}) {
-  const canvas = h("canvas", { class: "picture", role: "img", ...properties });
+  const canvas = h("canvas", { class: "picture", ...(properties["aria-label"] ? { role: "img" } : { "aria-hidden": "true" }), ...properties });
   paint(canvas, pixels, shape, at);
   return canvas;
 }

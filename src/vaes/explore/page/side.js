@@ -9,6 +9,7 @@ import { drawingBoard } from "./board.js";
 export function sidePanel(place) {
   const offs = [];
   const decoded = h("canvas", { class: "picture big", "data-testid": "decoded", role: "img", "aria-label": "the decoded picture" });
+  decoded.getContext("2d", { willReadFrequently: true });
   const words = h("p", { class: "from", "aria-live": "polite" });
   const place2 = h("p", { class: "numbers" });
   const beside = h("div", { class: "beside" });
