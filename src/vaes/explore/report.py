@@ -25,8 +25,10 @@ LIVE, STATIC = 9_500_000, 1_900_000
 """Bytes of the file that parts which can be left out (encoder, pictures of the training) may fill it to."""
 IMAGES = {False: (3_000_000, 2500), True: (900_000, 1000)}
 """Bytes of test images before they are compressed, and their number, at most; by whether the file is static."""
-SIDE = {False: 0, True: 24}
-"""Decoded places along each side of the plane."""
+MOST_SIDE = 24
+"""Decoded places along each side of the plane in a static file."""
+ROOM = 250_000
+"""Bytes that the page itself, its curves and its words take."""
 WALK, MOST_WALKS, DRAWS = 11, 16, 64
 REACH = 3.0
 POLICY = (
@@ -64,9 +66,12 @@ def write_report(source: Source, path: Path, *, static: bool = False) -> list[st
     if source.data_error:
         remarks.append(f"no test images are shown: {source.data_error}")
     info = source.info()
-    parts["arrays"] = _inlined(pack(_arrays(source, info, static)))
-    size = sum(map(len, parts.values()))
-    most = STATIC if static else LIVE
+    most, engines = STATIC if static else LIVE, sum(map(len, parts.values()))
+    for share in (1.0, 0.5, 0.25, 0.1):  # how well pictures are compressed is not known before
+        parts["arrays"] = _inlined(pack(_arrays(source, info, static, share)))
+        size = engines + len(parts["arrays"])
+        if size <= most - ROOM:
+            break
     if engine is not None:
         size += _fit(run, "encoder", parts, most - size, remarks)
     info["film"] = _film(source, info.get("film") or [], parts, most - size)
@@ -119,7 +124,7 @@ def _film(source: Source, steps: list[int], parts: dict[str, bytes], room: int) 
             content = _inlined(numbers.frame(source.folder, step))
         except (UserError, OSError):
             continue
-        if (size := len(content)) > room - 200_000:
+        if (size := len(content)) > room - ROOM:
             break
         parts[f"frame-{step}"] = content
         kept.append(step)
@@ -140,8 +145,10 @@ def _spread(steps: list[int]) -> list[int]:
     return [steps[i] for i in order][:24]
 
 
-def _arrays(source: Source, info: dict[str, Any], static: bool) -> dict[str, NDArray[Any]]:
-    arrays = source.columns()
+def _arrays(source: Source, info: dict[str, Any], static: bool, share: float) -> dict[str, NDArray[Any]]:
+    """What the page asks for; ``share``: of the pictures that a file may hold."""
+    there = source.table
+    arrays = source.columns(None if there is None else max(16, int(share * len(there.at))))
     arrays["prior"] = arrays["prior"][: DRAWS if static else None]
     if "index" in arrays:
         arrays["pixels"] = source.originals(arrays["index"].tolist())
@@ -150,7 +157,7 @@ def _arrays(source: Source, info: dict[str, Any], static: bool) -> dict[str, NDA
         arrays["draws"] = source.decode(arrays["prior"])
         if "codes" in arrays:
             arrays["again"] = source.decode(arrays["codes"])
-        arrays |= _stored(source, info, arrays.get("codes"))
+        arrays |= _stored(source, info, arrays.get("codes"), share)
     return arrays
 
 
@@ -159,7 +166,9 @@ class _Plane(NamedTuple):
     axes: NDArray[np.float32]
 
 
-def _stored(source: Source, info: dict[str, Any], codes: NDArray[np.float32] | None) -> dict[str, NDArray[Any]]:
+def _stored(
+    source: Source, info: dict[str, Any], codes: NDArray[np.float32] | None, share: float
+) -> dict[str, NDArray[Any]]:
     """What stands for the decoder in a static file: the plane and a walk along each dimension, decoded."""
     dim, size = info["z_dim"], int(np.prod(info["shape"]))
     stored: dict[str, NDArray[Any]] = {}
@@ -172,7 +181,7 @@ def _stored(source: Source, info: dict[str, Any], codes: NDArray[np.float32] | N
         walks[row, :, at] = values
     stored["walks"] = source.decode(walks.reshape(-1, dim))
     info["walks"] = {"dims": order, "values": values.tolist()}
-    side = max(7, min(SIDE[True], int((700_000 / size) ** 0.5)))
+    side = max(7, min(MOST_SIDE, int((share * 700_000 / size) ** 0.5)))
     plane = _plane_of(info, dim)
     if plane is not None:
         points = np.zeros((1, 2), np.float32) if codes is None else (codes - plane.origin) @ plane.axes.T
