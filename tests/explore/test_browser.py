@@ -1,6 +1,5 @@
 """The page in a real browser, over both back ends."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +85,12 @@ def shown(page: Any, wanted: Any = None) -> tuple[np.ndarray, list[float]]:
     return np.array(found["grey"]).reshape(found["height"], found["width"]), found["code"]
 
 
+def changed(page: Any, before: list[float]) -> None:
+    """Wait until another code's picture is shown."""
+    other = "last => document.querySelector('[data-testid=decoded]').dataset.code !== JSON.stringify(last)"
+    page.wait_for_function(other, arg=before)
+
+
 def same(picture: np.ndarray, wanted: np.ndarray) -> bool:
     return picture.shape == wanted.shape[1:] and bool((np.abs(picture - wanted[0].astype(int)) <= 1).all())
 
@@ -98,9 +103,7 @@ def test_the_picture_follows_the_pointer_over_the_map(address: str, page: Any, t
     seen = []
     for across, down in ((0.3, 0.4), (0.62, 0.55)):
         page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"])
-        page.wait_for_function(
-            "last => document.querySelector('[data-testid=decoded]').dataset.code !== last", arg=json.dumps(before)
-        )
+        changed(page, before)
         picture, code = shown(page)
         assert code not in (before, *seen)
         assert same(picture, pixels(run, code))
@@ -145,9 +148,7 @@ def test_a_picture_of_ones_own_is_dropped_and_one_is_drawn(address: str, page: A
     page.mouse.down()
     page.mouse.move(box["x"] + 140, box["y"] + 220, steps=4)
     page.mouse.up()
-    page.wait_for_function(
-        "last => document.querySelector('[data-testid=decoded]').dataset.code !== last", arg=json.dumps(code)
-    )
+    changed(page, code)
     picture, drawn = shown(page)
     assert drawn not in (code, before)
     assert same(picture, pixels(run, drawn))
@@ -181,9 +182,7 @@ def test_the_keyboard_moves_over_the_map(address: str, page: Any, trained: Path)
     page.locator("[data-testid=map]").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowUp")
-    page.wait_for_function(
-        "last => document.querySelector('[data-testid=decoded]').dataset.code !== last", arg=json.dumps(before)
-    )
+    changed(page, before)
     picture, code = shown(page)
     assert code[0] > before[0]
     assert code[1] > before[1]

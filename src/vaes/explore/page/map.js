@@ -44,7 +44,7 @@ class MapView {
       on(["plane"], () => this.data(true)),
       on(["colour"], () => this.recolour()),
       on(["layers"], () => (this.retile(), this.recolour())),
-      on(["code", "pinned"], () => this.draw()),
+      on(["code", "pinned"], () => this.later("overlay")),
       on(["table"], () => this.data()),
       on(["theme"], () => this.recolour()),
     );
@@ -185,15 +185,19 @@ class MapView {
     return [w / 2 + (x - this.camera.x) * this.camera.scale, hgt / 2 - (y - this.camera.y) * this.camera.scale];
   }
 
-  later() {
+  // Draw before the next frame: everything, or what lies over the points alone.
+  later(what = "all") {
+    this.whole = this.whole || what === "all";
     if (this.waiting || this.closed) return;
     this.waiting = requestAnimationFrame(() => {
       this.waiting = null;
-      this.draw();
+      if (this.whole) this.draw();
+      else drawOverlay(this, layersOf());
     });
   }
 
   draw() {
+    this.whole = false;
     if (!this.camera || this.closed) return;
     const layers = layersOf();
     this.canvases[1].hidden = !layers.has("dots");
@@ -330,7 +334,7 @@ class MapView {
     stage.addEventListener("pointerleave", () => {
       this.tip.hidden = true;
       this.near = null;
-      this.later();
+      this.later("overlay");
     });
     stage.addEventListener("keydown", (e) => this.key(e));
   }
@@ -400,15 +404,18 @@ class MapView {
   }
 
   // The image under the pointer, beside its reconstruction.
-  async showNear(px, py) {
+  showNear(px, py) {
     const near = this.nearest(px, py, 9);
     if (near === this.near) return;
     this.near = near;
-    this.later();
-    if (near === null) {
-      this.tip.hidden = true;
-      return;
-    }
+    this.later("overlay");
+    this.tip.hidden = true;
+    if (near !== null) this.tell(near);
+  }
+
+  // A moment later, so that a pointer that goes on asks for nothing.
+  tell = debounce(70, async (near) => {
+    if (this.near !== near || this.closed) return;
     const [kept, again] = await Promise.all([originals([near]), this.again(near)]).catch(() => [null, null]);
     if (!kept?.has(near) || this.near !== near) return;
     const { shape } = session.info;
@@ -421,7 +428,7 @@ class MapView {
     const right = x + 20 + this.tip.offsetWidth < this.stage.clientWidth;
     this.tip.style.left = `${Math.max(6, right ? x + 14 : x - 14 - this.tip.offsetWidth)}px`;
     this.tip.style.top = `${Math.max(6, Math.min(y - 40, this.stage.clientHeight - this.tip.offsetHeight - 6))}px`;
-  }
+  });
 
   async again(row) {
     if (session.backend.live) return { pixels: await decode(codeOfRow(row)), at: 0 };

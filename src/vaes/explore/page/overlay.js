@@ -16,6 +16,7 @@ export function drawOverlay(map, layers) {
   const ratio = devicePixelRatio || 1;
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, canvas.width, canvas.height);
+  if (!map.camera) return;
   if (layers.has("thumbs")) drawThumbs(map, pen);
   if (layers.has("rings") && map.plane.prior) drawRings(map, pen);
   if (layers.has("lines") && map.lines) drawLines(map, pen);
