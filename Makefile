@@ -60,5 +60,6 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint page
+test: lint
+	-@$(MAKE) --no-print-directory page
 	$(BIN)/python -m pytest -n 2 --dist worksteal

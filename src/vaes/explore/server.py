@@ -43,7 +43,7 @@ OCTETS = "application/octet-stream"
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound; port 0 is any free one.
+    """A socket that listens; port 0 is any free one.
 
     Raises:
         UserError: the port is taken or not allowed, or the host none of this machine's.
@@ -56,6 +56,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        bound.listen()  # from now on a browser waits, and is not refused
     except OSError as error:
         bound.close()
         raise UserError(f"--port {port}: {error.strerror}; give another, or none for one that is free") from None
