@@ -207,9 +207,8 @@ def test_several_clients_at_once_are_each_answered(served: Served, trained: Path
 
 
 def test_a_port_that_is_taken_is_a_sentence() -> None:
-    with listen("127.0.0.1", 0) as bound:
-        with pytest.raises(UserError, match="--port"):
-            listen("127.0.0.1", bound.getsockname()[1])
+    with listen("127.0.0.1", 0) as bound, pytest.raises(UserError, match="--port"):
+        listen("127.0.0.1", bound.getsockname()[1])
     with pytest.raises(UserError, match="--host"):
         listen("no.such.host.invalid", 0)
 
