@@ -5,8 +5,9 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do $
 BIN := .venv/bin
 DEMO := runs/demo
 STAMP := .venv/.installed
+VENDOR := src/vaes/explore/page/vendor
 
-.PHONY: demo test lint install
+.PHONY: demo test lint install page
 
 install: $(STAMP)
 
@@ -18,17 +19,21 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(DEMO)/metrics.json
+	-@$(MAKE) --no-print-directory page
 	$(BIN)/vaes sample $(DEMO) --mode sample --n_samples 64
 	$(BIN)/vaes sample $(DEMO) --mode reconstruct --n_samples 32
 	$(BIN)/vaes sample $(DEMO) --mode visualize_latent
 	$(BIN)/vaes sample $(DEMO) --mode traverse
+	$(BIN)/vaes report $(DEMO) $$(test -f $(VENDOR)/.fetched || echo --static)
 	@echo
 	@cat $(DEMO)/metrics.txt
 	@echo
+	@echo "open:     $(DEMO)/report.html, in a browser: the decoder runs in it"
 	@echo "pictures: $(DEMO)/pictures/*-sheet.png"
 	@echo "weights:  $(DEMO)/ckpt/*/model.safetensors"
 	@echo "curves:   $(BIN)/tensorboard --logdir $(DEMO)"
-	@echo "next:     $(BIN)/vaes evaluate $(DEMO)"
+	@echo "next:     $(BIN)/vaes explore $(DEMO)"
+	@echo "          $(BIN)/vaes evaluate $(DEMO)"
 	@echo "          $(BIN)/vaes sample $(DEMO) --mode interpolate --between test"
 	@echo "          $(BIN)/vaes train -c vae-digits -e runs/beta --objective.beta 4"
 	@echo "          $(BIN)/vaes train --data.kind folder --data.root YOUR/PICTURES --data.image_size 64"
@@ -38,10 +43,23 @@ $(DEMO)/metrics.json: | $(STAMP)
 	if test -f $(DEMO)/config.yaml; then $(BIN)/vaes train -e $(DEMO) --resume latest; \
 	else $(BIN)/vaes train -c vae-digits -e $(DEMO); fi
 
+# What the page takes of others: fetched by the lock file, kept out of the repository, packed into the wheel.
+page: $(VENDOR)/.fetched
+
+$(VENDOR)/.fetched: web/package-lock.json | $(STAMP)
+	cd web && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	mkdir -p $(VENDOR)
+	cp web/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs $(VENDOR)
+	cp web/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm $(VENDOR)
+	cp web/node_modules/axe-core/axe.min.js web
+	rm -rf web/node_modules
+	touch $@
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 test: lint
+	-@$(MAKE) --no-print-directory page
 	$(BIN)/python -m pytest -n 2 --dist worksteal

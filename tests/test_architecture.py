@@ -23,6 +23,7 @@ LAYERS = [
     {"compare"},
     {"start", "experiment", "weights", "run", "choose"},
     {"share"},
+    {"explore"},
     {"commands"},
     {"sweep"},
     {"cli"},
@@ -36,7 +37,7 @@ FORBIDDEN = {
     "train": {"methods"},
     "compare": {"train", "model", "experiment"},
 }
-LAZY = {"cli": {"commands"}, "__init__": set()}  # imported inside functions, after the arguments are read
+LAZY = {"cli": {"commands", "explore"}, "__init__": set()}  # imported inside functions, after the arguments are read
 
 
 def imported(path: Path) -> set[str]:

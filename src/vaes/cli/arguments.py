@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> None:
     from vaes.cli.listing import cache, config, methods
+    from vaes.cli.looking import explore, report
     from vaes.cli.sharing import export, plot
 
     commands: dict[str, Callable[[Sequence[str]], None]] = {
@@ -80,6 +81,8 @@ def _dispatch(words: list[str]) -> None:
         "evaluate": evaluate,
         "compare": compare,
         "plot": plot,
+        "explore": explore,
+        "report": report,
         "export": export,
         "config": config,
         "methods": methods,
@@ -103,11 +106,11 @@ def _in_a_line(parser: Parser) -> str:
 
 def _parsers() -> dict[str, Parser]:
     """The parsers of all commands, by what is typed to get them."""
-    from vaes.cli import listing, sharing
+    from vaes.cli import listing, looking, sharing
 
     makers = (
         _train_parser, sweep_parser, _sample, _fit_prior, _encode, _evaluate, _compare,
-        *sharing.PARSERS, *listing.PARSERS,
+        *looking.PARSERS, *sharing.PARSERS, *listing.PARSERS,
     )  # fmt: skip
     return {parser.prog: parser for parser in (make() for make in makers)}
 

@@ -1,0 +1,11 @@
+"""Looking inside a run: a page in the browser, and one HTML file in which the decoder itself runs.
+
+One front end (``page/``, plain ES modules) has two back ends: :mod:`vaes.explore.server` decodes with the model itself,
+:mod:`vaes.explore.report` writes the decoder into the file as ONNX. What both show comes from
+:class:`vaes.explore.source.Source`.
+"""
+
+from vaes.explore.report import write_report
+from vaes.explore.source import Source
+
+__all__ = ["Source", "write_report"]

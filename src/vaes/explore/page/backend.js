@@ -1,0 +1,246 @@
+// What decodes: the server with the model itself, or the report's own network. Both answer the same questions.
+
+import { unpack, inflate } from "./pack.js";
+
+class Answered extends Error {}
+
+async function answer(response) {
+  if (response.ok) return response;
+  let text = `the server answered ${response.status}`;
+  try {
+    text = (await response.json()).error || text;
+  } catch {
+    /* it was no JSON, and the status is all there is to say */
+  }
+  throw new Answered(text);
+}
+
+class Server {
+  live = true;
+  server = true;
+  encodes = true;
+
+  async get(path) {
+    try {
+      return await answer(await fetch(`api/${path}`));
+    } catch (error) {
+      throw error instanceof Answered ? error : new Error("the server does not answer: is vaes explore still running?");
+    }
+  }
+
+  async post(path, body) {
+    try {
+      return await answer(await fetch(`api/${path}`, { method: "POST", body }));
+    } catch (error) {
+      throw error instanceof Answered ? error : new Error("the server does not answer: is vaes explore still running?");
+    }
+  }
+
+  async runs() {
+    return (await this.get("runs")).json();
+  }
+
+  async info(run) {
+    return (await this.get(`${run}/info`)).json();
+  }
+
+  async progress(run) {
+    return (await this.get(`${run}/progress`)).json();
+  }
+
+  async columns(run) {
+    return unpack(await (await this.get(`${run}/columns`)).arrayBuffer()).arrays;
+  }
+
+  async decode(run, codes) {
+    return new Uint8Array(await (await this.post(`${run}/decode`, codes)).arrayBuffer());
+  }
+
+  async encode(run, blob) {
+    const { arrays, said } = unpack(await (await this.post(`${run}/encode`, blob)).arrayBuffer());
+    return { pixels: arrays.pixels, code: arrays.codes, said };
+  }
+
+  async images(run, at) {
+    const parts = [];
+    for (let i = 0; i < at.length; i += 512) {
+      const response = await this.get(`${run}/images?at=${at.slice(i, i + 512).join(",")}`);
+      parts.push(new Uint8Array(await response.arrayBuffer()));
+    }
+    const all = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
+    parts.reduce((n, part) => (all.set(part, n), n + part.length), 0);
+    return all;
+  }
+
+  async neighbours(run, pixels) {
+    const { arrays, said } = unpack(await (await this.post(`${run}/neighbours`, pixels)).arrayBuffer());
+    return { pixels: arrays.pixels, ...said, of: "training images" };
+  }
+
+  async reload(run) {
+    return (await this.post(`${run}/reload`)).json();
+  }
+
+  async frame(run, step) {
+    return (await this.get(`${run}/frame/${step}`)).blob();
+  }
+}
+
+class Report {
+  server = false;
+  queue = Promise.resolve();
+
+  async open() {
+    const text = (id) => document.getElementById(id)?.textContent;
+    this.said = JSON.parse(text("vaes-info"));
+    this.arrays = unpack(await inflate(text("vaes-arrays"))).arrays;
+    this.live = Boolean(text("vaes-decoder"));
+    this.encodes = Boolean(text("vaes-encoder"));
+    this.place = new Map([...(this.arrays.index || [])].map((where, row) => [where, row]));
+    if (this.live) this.ready = this.start(text);
+    return this;
+  }
+
+  async start(text) {
+    const module = new Blob([await inflate(text("vaes-runtime"))], { type: "text/javascript" });
+    const address = URL.createObjectURL(module);
+    const ort = await import(address);
+    ort.env.wasm.numThreads = 1;
+    ort.env.wasm.wasmBinary = await inflate(text("vaes-wasm"));
+    this.ort = ort;
+    const open = async (id) => ort.InferenceSession.create(new Uint8Array(await inflate(text(id))), { executionProviders: ["wasm"] });
+    this.decoder = await open("vaes-decoder");
+    if (this.encodes) this.encoder = await open("vaes-encoder");
+  }
+
+  // One session answers one question at a time.
+  async ask(session, values, shape) {
+    const turn = this.queue.then(async () => {
+      const input = new this.ort.Tensor("float32", values, shape);
+      return session.run({ [session.inputNames[0]]: input });
+    });
+    this.queue = turn.catch(() => {});
+    return turn;
+  }
+
+  async runs() {
+    return { version: this.said.version, runs: [{ name: this.said.info.name, error: null }], live: this.live };
+  }
+
+  async info() {
+    return this.said.info;
+  }
+
+  async progress() {
+    return null;
+  }
+
+  async columns() {
+    return this.arrays;
+  }
+
+  async decode(run, codes) {
+    if (!this.live) return this.stored(codes);
+    await this.ready;
+    const { z_dim: dim, range } = this.said.info;
+    const count = codes.length / dim;
+    const result = await this.ask(this.decoder, codes, [count, dim]);
+    const y = result[this.decoder.outputNames[0]].data;
+    const pixels = new Uint8Array(y.length);
+    for (let i = 0; i < y.length; i++) pixels[i] = toByte(y[i], range);
+    return pixels;
+  }
+
+  // Without a decoder: the pictures of the nearest codes that were decoded when the file was written.
+  stored(codes) {
+    const { z_dim: dim, shape } = this.said.info;
+    const size = shape.reduce((a, b) => a * b, 1);
+    const kept = [["gridcodes", "grid"], ["codes", "again"], ["prior", "draws"]].filter(([, pictures]) => this.arrays[pictures]);
+    const pixels = new Uint8Array((codes.length / dim) * size);
+    for (let k = 0; k < codes.length / dim; k++) {
+      let [best, from, at] = [Infinity, null, 0];
+      for (const [names, pictures] of kept) {
+        for (let row = 0; row < this.arrays[names].shape[0]; row++) {
+          let sum = 0;
+          for (let d = 0; d < dim; d++) sum += (this.arrays[names][row * dim + d] - codes[k * dim + d]) ** 2;
+          if (sum < best) [best, from, at] = [sum, pictures, row];
+        }
+      }
+      if (from) pixels.set(this.arrays[from].subarray(at * size, (at + 1) * size), k * size);
+    }
+    return pixels;
+  }
+
+  async encode(run, blob) {
+    if (!this.encodes) throw new Error("this report holds no encoder: vaes explore takes pictures of your own");
+    await this.ready;
+    const { shape, range } = this.said.info;
+    const pixels = await fitted(blob, shape);
+    const x = Float32Array.from(pixels, (v) => (v / 255) * (range[1] - range[0]) + range[0]);
+    const result = await this.ask(this.encoder, x, [1, ...shape]);
+    return { pixels, code: result[this.encoder.outputNames[0]].data, said: null };
+  }
+
+  async images(run, at) {
+    const size = this.said.info.shape.reduce((a, b) => a * b, 1);
+    const all = new Uint8Array(at.length * size);
+    at.forEach((where, i) => {
+      const row = this.place.get(where);
+      all.set(this.arrays.pixels.subarray(row * size, (row + 1) * size), i * size);
+    });
+    return all;
+  }
+
+  async neighbours(run, pixels) {
+    const size = pixels.length;
+    const count = this.arrays.pixels.length / size;
+    const errors = Array.from({ length: count }, (_, row) => {
+      let sum = 0;
+      for (let i = 0; i < size; i++) sum += (this.arrays.pixels[row * size + i] - pixels[i]) ** 2;
+      return [sum / size / 65025, row];
+    });
+    const best = errors.sort((a, b) => a[0] - b[0]).slice(0, 12);
+    const found = new Uint8Array(best.length * size);
+    best.forEach(([, row], i) => found.set(this.arrays.pixels.subarray(row * size, (row + 1) * size), i * size));
+    return { pixels: found, mse: best.map((b) => b[0]), among: count, of: "test images in this file" };
+  }
+
+  async frame(run, step) {
+    const bytes = await inflate(document.getElementById(`vaes-frame-${step}`).textContent);
+    return new Blob([bytes], { type: "image/png" });
+  }
+}
+
+// Rounded half to even, as torch does.
+function toByte(value, [low, high]) {
+  const v = ((value - low) / (high - low)) * 255;
+  const down = Math.floor(v);
+  const rounded = v - down === 0.5 ? down + (down % 2) : Math.round(v);
+  return rounded < 0 ? 0 : rounded > 255 ? 255 : rounded;
+}
+
+async function fitted(blob, [channels, height, width]) {
+  const picture = await createImageBitmap(blob).catch(() => {
+    throw new Error("the picture cannot be read");
+  });
+  const scale = Math.min(picture.width / width, picture.height / height);
+  const [w, h] = [width * scale, height * scale];
+  const canvas = new OffscreenCanvas(width, height);
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = "white";
+  pen.fillRect(0, 0, width, height);
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(picture, (picture.width - w) / 2, (picture.height - h) / 2, w, h, 0, 0, width, height);
+  const { data } = pen.getImageData(0, 0, width, height);
+  const pixels = new Uint8Array(channels * height * width);
+  for (let i = 0; i < height * width; i++) {
+    const [r, g, b] = data.subarray(4 * i, 4 * i + 3);
+    if (channels === 1) pixels[i] = Math.round(0.299 * r + 0.587 * g + 0.114 * b);
+    else [r, g, b].forEach((v, c) => (pixels[c * height * width + i] = v));
+  }
+  return pixels;
+}
+
+export async function connect() {
+  return document.getElementById("vaes-info") ? new Report().open() : new Server();
+}

@@ -1,0 +1,247 @@
+"""A run as one HTML file: the page, what it shows, and the decoder itself, which runs without a network."""
+
+import base64
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vaes import __version__, files
+from vaes.errors import UserError
+from vaes.explore import assets, numbers
+from vaes.explore.pack import pack
+from vaes.explore.source import Source
+from vaes.run import Run
+from vaes.view.plane import limits_of, plane_points
+
+__all__ = ["write_report"]
+
+LIVE, STATIC = 9_500_000, 1_900_000
+"""Bytes of the file that parts which can be left out (encoder, pictures of the training) may fill it to."""
+IMAGES = {False: (3_000_000, 2500), True: (900_000, 1000)}
+"""Bytes of test images before they are compressed, and their number, at most; by whether the file is static."""
+MOST_SIDE = 24
+"""Decoded places along each side of the plane in a static file."""
+ROOM = 250_000
+"""Bytes that the page itself, its curves and its words take."""
+WALK, MOST_WALKS, DRAWS = 11, 16, 64
+REACH = 3.0
+POLICY = (
+    "default-src 'none'; script-src {scripts}; style-src 'sha256-{style}'; img-src blob: data:; "
+    "connect-src blob: data:; base-uri 'none'; form-action 'none'"
+)
+
+
+def write_report(source: Source, path: Path, *, static: bool = False) -> list[str]:
+    """Write the report of a run to one HTML file, whole or not at all; returns what there is to say about it.
+
+    Args:
+        source: the run.
+        path: the file.
+        static: without the decoder: what the plane and the dimensions decode to is stored as pictures.
+
+    Raises:
+        UserError: there is no model, ONNX Runtime Web or vaes[export] is missing, or the file cannot be written.
+    """
+    run = source.run
+    if run is None:
+        raise UserError(source.error or f"{source.path}: no model")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of a file")
+    files.refuse_unwritable(path.parent)
+    engine = None if static else assets.runtime()
+    if not static and engine is None:
+        raise assets.advice()
+    remarks: list[str] = []
+    parts: dict[str, bytes] = {}
+    if engine is not None:
+        parts |= {"runtime": _inlined(engine[0]), "wasm": _inlined(engine[1])}
+        parts["decoder"] = _inlined(_network(run, "decoder", remarks))
+    source.begin(_count(run, static)).join()
+    if source.data_error:
+        remarks.append(f"no test images are shown: {source.data_error}")
+    info = source.info()
+    most, engines = STATIC if static else LIVE, sum(map(len, parts.values()))
+    for share in (1.0, 0.5, 0.25, 0.1):  # how well pictures are compressed is not known before
+        parts["arrays"] = _inlined(pack(_arrays(source, info, static, share)))
+        size = engines + len(parts["arrays"])
+        if size <= most - ROOM:
+            break
+    if engine is not None:
+        size += _fit(run, "encoder", parts, most - size, remarks)
+    info["film"] = _film(source, info.get("film") or [], parts, most - size)
+    text = _html(info, parts)
+    files.write_atomic(path, lambda temporary: temporary.write_bytes(text))
+    return remarks
+
+
+def _count(run: Run, static: bool) -> int:
+    room, most = IMAGES[static]
+    return max(16, min(most, room // int(np.prod(run.image_shape))))
+
+
+def _network(run: Run, part: str, remarks: list[str]) -> bytes:
+    """A part of the model as ONNX: in float16 where that changes no pixel that was checked by more than one level, and
+    no code by more than 0.01, else in float32."""
+    from vaes.share import export_onnx
+
+    half = export_onnx(run, part, "float16")  # type: ignore[arg-type]
+    if half.difference <= 0.01 if half.levels is None else half.levels <= 1:
+        return half.content
+    if part == "decoder":
+        remarks.append(
+            f"the decoder is stored in float32: float16 would change a pixel by {half.levels:.2g} levels of 255"
+        )
+    return export_onnx(run, part, "float32").content  # type: ignore[arg-type]
+
+
+def _fit(run: Run, part: str, parts: dict[str, bytes], room: int, remarks: list[str]) -> int:
+    """Put a network into the file where it can be exported and there is room; returns what it takes."""
+    try:
+        content = _inlined(_network(run, part, remarks))
+    except UserError as error:
+        remarks.append(f"pictures of one's own cannot be given to the report: {error}")
+        return 0
+    if (size := len(content)) > room:
+        remarks.append(
+            f"pictures of one's own cannot be given to the report: its {part} would take {size / 1e6:.1f} MB"
+        )
+        return 0
+    parts[part] = content
+    return size
+
+
+def _film(source: Source, steps: list[int], parts: dict[str, bytes], room: int) -> list[int]:
+    """As many of the training's pictures as there is room for, evenly, the last one first."""
+    kept: list[int] = []
+    for step in _spread(steps):
+        try:
+            content = _inlined(numbers.frame(source.folder, step))
+        except (UserError, OSError):
+            continue
+        if (size := len(content)) > room - ROOM:
+            break
+        parts[f"frame-{step}"] = content
+        kept.append(step)
+        room -= size
+    return sorted(kept)
+
+
+def _spread(steps: list[int]) -> list[int]:
+    """The last, the first, then the middles of what is between."""
+    if len(steps) < 3:
+        return steps[::-1]
+    order, gaps = [len(steps) - 1, 0], [(0, len(steps) - 1)]
+    for low, high in gaps:
+        if high - low > 1:
+            middle = (low + high) // 2
+            order.append(middle)
+            gaps += [(low, middle), (middle, high)]
+    return [steps[i] for i in order][:24]
+
+
+def _arrays(source: Source, info: dict[str, Any], static: bool, share: float) -> dict[str, NDArray[Any]]:
+    """What the page asks for; ``share``: of the pictures that a file may hold."""
+    there = source.table
+    arrays = source.columns(None if there is None else max(16, int(share * len(there.at))))
+    arrays["prior"] = arrays["prior"][: DRAWS if static else None]
+    if "index" in arrays:
+        arrays["pixels"] = source.originals(arrays["index"].tolist())
+        arrays.pop("logvar", None)
+    if static:
+        arrays["draws"] = source.decode(arrays["prior"])
+        if "codes" in arrays:
+            arrays["again"] = source.decode(arrays["codes"])
+        arrays |= _stored(source, info, arrays.get("codes"), share)
+    return arrays
+
+
+class _Plane(NamedTuple):
+    origin: NDArray[np.float32]
+    axes: NDArray[np.float32]
+
+
+def _stored(
+    source: Source, info: dict[str, Any], codes: NDArray[np.float32] | None, share: float
+) -> dict[str, NDArray[Any]]:
+    """What stands for the decoder in a static file: the plane and a walk along each dimension, decoded."""
+    dim, size = info["z_dim"], int(np.prod(info["shape"]))
+    stored: dict[str, NDArray[Any]] = {}
+    order = info["dims"]["order"][:MOST_WALKS]
+    values = np.linspace(-REACH, REACH, WALK).astype(np.float32)
+    walks = np.zeros((len(order), WALK, dim), np.float32)
+    if info["support"] != "real vectors":
+        walks[:] = source.columns()["prior"][0]
+    for row, at in enumerate(order):
+        walks[row, :, at] = values
+    stored["walks"] = source.decode(walks.reshape(-1, dim))
+    info["walks"] = {"dims": order, "values": values.tolist()}
+    side = max(7, min(MOST_SIDE, int((share * 700_000 / size) ** 0.5)))
+    plane = _plane_of(info, dim)
+    if plane is not None:
+        points = np.zeros((1, 2), np.float32) if codes is None else (codes - plane.origin) @ plane.axes.T
+        limits = limits_of(torch.from_numpy(points.astype(np.float32)), REACH if dim == 2 else None)
+        places = plane.origin + plane_points(limits, side, side).numpy() @ plane.axes
+        stored["gridcodes"] = places.astype(np.float32)
+        stored["grid"] = source.decode(stored["gridcodes"])
+        info["grid"] = {"limits": list(limits), "rows": side, "columns": side}
+    return stored
+
+
+def _plane_of(info: dict[str, Any], dim: int) -> _Plane | None:
+    if dim == 2:
+        return _Plane(np.zeros(2, np.float32), np.eye(2, dtype=np.float32))
+    if info.get("plane"):
+        return _Plane(*(np.array(info["plane"][key], np.float32) for key in ("origin", "axes")))
+    return None
+
+
+# The file
+
+
+def _inlined(content: bytes) -> bytes:
+    return base64.b64encode(gzip.compress(content, 9, mtime=0))
+
+
+def _html(info: dict[str, Any], parts: dict[str, bytes]) -> bytes:
+    style, script = assets.page()["style.css"], assets.bundled()
+    said = json.dumps(files.finite({"version": __version__, "info": info}), allow_nan=False)
+    scripts = f"'sha256-{_digest(script)}'" + (" blob: 'wasm-unsafe-eval'" if "decoder" in parts else "")
+    policy = POLICY.format(scripts=scripts, style=_digest(style))
+    head = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+        f"<title>{_escaped(info['name'])}: vaes report</title>\n<style>{style}</style>"
+    )
+    # What the file holds stands in its head: the page fills the body anew.
+    blocks = [_block("info", "application/json", _harmless(said).encode())]
+    blocks += [_block(name, "text/plain", content) for name, content in parts.items()]
+    tail = (
+        f'<script type="module">{script}</script>\n</head>\n'
+        "<body><noscript>This page needs JavaScript.</noscript></body>\n</html>\n"
+    )
+    return b"\n".join([head.encode(), *blocks, tail.encode()])
+
+
+def _block(name: str, kind: str, content: bytes) -> bytes:
+    return f'<script type="{kind}" id="vaes-{name}">'.encode() + content + b"</script>"
+
+
+def _harmless(text: str) -> str:
+    """JSON that ends no element and opens none, whatever a run's files say."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
