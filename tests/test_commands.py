@@ -310,9 +310,12 @@ def test_a_process_that_lost_its_partner_leaves_what_it_printed_and_takes_nothin
     # Threads of gloo may be at work still: they would abort the process if the interpreter were finalised.
     script = tmp_path / "lost.py"
     script.write_text(
-        "import atexit\nfrom vaes.cli import guarded\nfrom vaes.errors import PartnerGone\n"
+        "import atexit\nfrom torch import distributed\nfrom vaes.cli import guarded\n"
+        "from vaes.errors import UserError\n"
         "atexit.register(print, 'finalised')\n"
-        "def command():\n    print('printed')\n    raise PartnerGone('the other is gone')\n"
+        "def command():\n    print('printed')\n"
+        "    distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)\n"
+        "    raise UserError('the other is gone')\n"
         "raise SystemExit(guarded(command))\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)

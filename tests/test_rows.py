@@ -123,7 +123,7 @@ def test_a_row_gives_way_to_the_configuration_and_goes_before_the_built_in_defau
     ("raw", "message"),
     [
         ({"model": {"posterior": "point"}},
-         "method: ELBO needs rate, which the posterior Point does not give: use the posterior gaussian"),
+         "objective: ELBO needs rate, which the posterior Point does not give: use the posterior gaussian"),
         ({"method": "ae", "objective": {"bound": "iwae"}}, "IWAE needs log_q, which the posterior Point does not give"),
         ({"method": "ae", "objective": {"terms": {"total_correlation": {}}}}, "TotalCorrelation needs log_q, logvar"),
         ({"objective": {"terms": {"free_bits": {}}}, "model": {"prior": "mixture"}},

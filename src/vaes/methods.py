@@ -275,16 +275,20 @@ METHODS: dict[str, Method] = {
         "https://arxiv.org/abs/1804.00891",
         elbo_weights,
         "distortion + beta * rate, beta = 1, codes on the unit sphere",
-        defaults={"model": {"posterior": "von_mises_fisher", "prior": "sphere"}},
+        defaults={"model": {"z_dim": 3, "posterior": "von_mises_fisher", "prior": "sphere"}},
     ),
     "categorical_vae": Method(
         "VAE with Gumbel-softmax",
         "Jang, Gu & Poole 2017",
         "https://arxiv.org/abs/1611.01144",
         elbo_weights,
-        "distortion + beta * rate, beta = 1, one-hot codes, relaxed in training at temperatures from 1 to 0.5",
+        "distortion + beta * rate, beta = 1, 20 one-hot codes of 10, relaxed in training at temperatures from 1 to 0.5",
         defaults={
-            "model": {"posterior": {"kind": "relaxed_categorical", "temperature": COOLING}, "prior": "categorical"}
+            "model": {
+                "z_dim": 200,
+                "posterior": {"kind": "relaxed_categorical", "temperature": COOLING},
+                "prior": "categorical",
+            }
         },
     ),
     "joint_vae": Method(

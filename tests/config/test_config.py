@@ -319,19 +319,19 @@ def test_schedules_reach_the_weights() -> None:
 def test_the_weights_of_the_info_vae_are_the_paper_s() -> None:
     config = load({"method": "info_vae", "objective": {"alpha": 0.25, "lambda_": 10.0, "mmd_scale": 1.0}})
     _, weighting = build_objective(config, build_model(config, (1, 8, 8)), (1, 8, 8))
-    assert weighting(0, 64) == {"rate": 0.75, "mmd": 9.25}
+    assert weighting(0, 64) == {"distortion": 1.0, "rate": 0.75, "mmd": 9.25}
 
 
 def test_at_alpha_0_and_lambda_1_the_info_vae_is_the_vae() -> None:
     config = load({"method": "info_vae", "objective": {"alpha": 0.0, "lambda_": 1.0}})
     _, weighting = build_objective(config, build_model(config, (1, 8, 8)), (1, 8, 8))
-    assert weighting(0, 64) == {"rate": 1.0, "mmd": 0.0}
+    assert weighting(0, 64) == {"distortion": 1.0, "rate": 1.0, "mmd": 0.0}
 
 
 def test_the_mmd_weighs_half_the_pixels_as_in_the_origin() -> None:
     config = load({"method": "mmd_vae"}, ["--train.coef_alpha", "0.5", "--train.coef_lambda", "3"])
     _, weighting = build_objective(config, build_model(config, (1, 8, 8)), (1, 8, 8))
-    assert weighting(0, 1024) == {"rate": 0.5, "mmd": (0.5 + 3 - 1) * 512}
+    assert weighting(0, 1024) == {"distortion": 1.0, "rate": 0.5, "mmd": (0.5 + 3 - 1) * 512}
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

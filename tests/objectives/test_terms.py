@@ -137,13 +137,13 @@ def test_the_latent_norm_is_minus_the_log_density_of_a_standard_normal_but_for_i
 def test_the_gradient_penalty_estimates_the_decoder_s_jacobian_without_bias() -> None:
     model = small_vae(shape=(1, 2, 2), posterior=posteriors.Point()).double()
     x = randn(3, 1, 2, 2)
-    t = model(x, randn(1, 3, 3))
-    jacobians = [torch.autograd.functional.jacobian(lambda z: model.decoder(z[None])[0], z) for z in t.z[0].detach()]
+    t = model(x, randn(1, 3, 3), frozenset({"x_mean"}))
+    jacobians = [torch.autograd.functional.jacobian(lambda z: model.decode(z[None])[0], z) for z in t.z[0].detach()]
     exact = 0.5 * torch.stack([j.square().sum() for j in jacobians]).mean()  # type: ignore[union-attr]
     # Directions along the four axes and against them have the mean square of a normal one in each.
     axes = 2 * torch.eye(4, dtype=torch.float64).reshape(4, 1, 1, 2, 2).expand(4, 3, 1, 2, 2)
     term = GradientPenalty((1, 2, 2))
     found = torch.stack([term(t, Drawn(t.z[0], v), Context({})) for v in axes]).mean()
     torch.testing.assert_close(found, exact)
-    term(model(x, randn(1, 3, 3)), Drawn(t.z[0], axes[0]), Context({})).backward()
+    term(model(x, randn(1, 3, 3), frozenset({"x_mean"})), Drawn(t.z[0], axes[0]), Context({})).backward()
     assert all(p.grad is not None for p in model.encoder.parameters())

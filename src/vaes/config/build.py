@@ -140,7 +140,7 @@ def build_objective(
         _weights(config, bound, terms), coefficients, {part: own for part, own in schedules.items() if own}
     )
     _try_out(weighting, n_steps)
-    return _call("method", Objective, model, bound, terms), weighting
+    return _call("objective", Objective, model, bound, terms), weighting
 
 
 def _without_images(image_shape: tuple[int, int, int]) -> FindFeatures:
@@ -171,12 +171,15 @@ def _weights(config: Complete, bound: Bound, terms: Mapping[str, Term]) -> Calla
         for name, key in (("rate", "beta"), ("distortion", "pixel_weight")):
             if name in bound.weights:
                 continue
-            weight = found.pop(name)
-            if weight != 1.0 and config.objective["bound"] != row.bound:
+            weight, kind = found.pop(name), config.objective["bound"]
+            if weight != 1.0 and kind != row.bound:
+                own = [f"objective.{key} 1"] if key in coefficients else [f"objective.{c}" for c in coefficients]
+                set_to = f"set its coefficients so that this is 1 ({', '.join(own)}), or " if own else ""
+                if kind == "reconstruction":
+                    raise ValueError(f"bound: {kind} has no {name}, which the method weighs by {weight:g}; take elbo")
                 raise ValueError(
-                    f"bound: {config.objective['bound']} takes the {name} whole, and the method weighs it by "
-                    f"{weight:g}; set its coefficients so that this is 1 (objective.{key} 1), or take objective.bound "
-                    "elbo"
+                    f"bound: {kind} takes the {name} whole, and the method weighs it by {weight:g}; {set_to}take "
+                    "objective.bound elbo"
                 )
         return found
 
@@ -250,13 +253,18 @@ def _refuse_values(
     numbers between bounds, so that the least and the largest show it."""
     for name, schedule in schedules.items():
         values = {schedule(step): step for step in reversed(sampled(n_steps))}
+        found: dict[float, ValueError] = {}
         for value in (min(values), max(values)):
             with _seeded(0):
                 try:
                     part(*wired, **{**options, name: value})
                 except ValueError as error:
-                    said = f"at step {values[value]} its schedule gives {value:g}, and {error}"
-                    raise UserError(f"{path}.{name}: {said}") from error
+                    found[value] = error
+        if len(found) == 2 and len({str(error) for error in found.values()}) == 1:
+            raise UserError(f"{path}: {found[min(values)]}")  # whatever the schedule gives
+        for value, refusal in found.items():
+            said = f"at step {values[value]} its schedule gives {value:g}, and {refusal}"
+            raise UserError(f"{path}.{name}: {said}") from refusal
 
 
 def _plain_options(section: Mapping[str, Any]) -> dict[str, Any]:

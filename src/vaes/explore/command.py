@@ -9,8 +9,8 @@ from pathlib import Path
 from vaes import config as configuration
 from vaes.errors import UserError
 from vaes.explore.source import Source
-from vaes.run import find_weights
 from vaes.terminal import escape, note, say
+from vaes.weights import find_weights
 
 __all__ = ["run_explore", "run_report"]
 

@@ -23,6 +23,8 @@ class Bound(abc.ABC):
     """Names of the weights that it takes."""
     samples: int = 1
     """K, the importance samples that it wants of each image."""
+    trains_prior: bool = True
+    """Whether it holds log p(z), which a prior with parameters learns from."""
 
     @abc.abstractmethod
     def __call__(self, trace: Trace, context: Context) -> Tensor:
@@ -57,6 +59,7 @@ class Reconstruction(Bound):
     """The distortion ``-log p(x|z)`` alone: an autoencoder's loss."""
 
     needs: frozenset[str] = frozenset()
+    trains_prior = False
     weights: frozenset[str] = frozenset()
 
     def __call__(self, trace: Trace, context: Context) -> Tensor:

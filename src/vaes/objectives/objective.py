@@ -34,6 +34,13 @@ class Objective(nn.Module):
             missing = sorted(part.needs - gives)
             if missing:
                 raise ValueError(_misfit(part, missing, model))
+        learned = any(p.requires_grad for p in model.prior.parameters())
+        if learned and not any(part.trains_prior for part in parts):
+            raise ValueError(
+                f"the prior {type(model.prior).__name__} is learned, and nothing here teaches it, for "
+                f"{type(bound).__name__} has no log p(z): use the prior standard_normal, and vaes fit-prior after the "
+                "training, or a bound that has (elbo)"
+            )
         self.wants = frozenset[str]().union(*(part.needs for part in parts))
         """Fields of the trace that bound and terms read."""
 
@@ -106,6 +113,11 @@ def _misfit(part: Bound | Term, missing: list[str], model: VAE) -> str:
         return (
             f"{type(part).__name__} needs a rate per dimension in closed form, which {posterior} and {prior} have "
             "not: use a Gaussian posterior and a standard normal prior"
+        )
+    if missing == ["log_q_stopped"]:
+        return (
+            f"{type(part).__name__} needs the density of given codes, which the posterior {posterior} does not give: "
+            "use objective.gradient plain, or the posterior gaussian or full_covariance"
         )
     return (
         f"{type(part).__name__} needs {', '.join(missing)}, which the posterior {posterior} does not give: use the "

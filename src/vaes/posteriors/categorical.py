@@ -15,9 +15,10 @@ __all__ = ["Joint", "RelaxedCategorical", "corners", "equal_variables", "unequal
 
 
 def equal_variables(z_shape: tuple[int, ...], classes: int | None) -> tuple[int, ...]:
-    """The classes of each variable of a flat code that is all of one-hot vectors: of one where ``classes`` is None."""
+    """The classes of each variable of a flat code that is all of one-hot vectors: where ``classes`` is None the most up
+    to 10 that divide it, or else one variable of all."""
     d = Draw(z_shape).size
-    c = d if classes is None else classes
+    c = next((c for c in range(min(10, d), 1, -1) if d % c == 0), d) if classes is None else classes
     if len(z_shape) != 1 or c < 2 or d % c:
         raise ValueError(
             f"z_dim must be a multiple of the {c} classes of a variable, 2 or more, and codes are {z_shape}"
@@ -86,7 +87,7 @@ class RelaxedCategorical(_Relaxing):
 
     Args:
         z_shape: of a code.
-        classes: of each variable, of which there are z_dim / classes; null is one variable of z_dim classes.
+        classes: of each variable, of which there are z_dim / classes; null is the most up to 10 that divide z_dim.
         temperature: of the relaxation; draws are one-hot vectors at 0.
     """
 

@@ -60,7 +60,7 @@ class Categorical(_WithClasses):
 
     Args:
         z_shape: of a code.
-        classes: of each variable, of which there are z_dim / classes; null is one variable of z_dim classes.
+        classes: of each variable, of which there are z_dim / classes; null is the most up to 10 that divide z_dim.
     """
 
     partner = "relaxed_categorical of the same classes"

@@ -96,22 +96,22 @@ class _Sampler(nn.Module):
     def __init__(self, model: VAE, noise: Tensor) -> None:
         super().__init__()
         self.model = model
-        self.asked = 0
+        self.asked: list[tuple[str, ...]] = []
         with torch.no_grad():
             model.prior.sample(noise, self._ask)
 
     def _ask(self, images: Tensor) -> Latent:
         latent = self.model.encode(images)
-        for name in ("z", "mean", "logvar"):
-            value = getattr(latent, name)
-            self.register_buffer(f"answer{self.asked}_{name}", None if value is None else value.clone())
-        self.asked += 1
+        known = {"z": latent.z, "mean": latent.mean, "logvar": latent.logvar, **latent.aux}
+        for name, value in known.items():
+            self.register_buffer(f"answer{len(self.asked)}_{name}", None if value is None else value.clone())
+        self.asked.append(tuple(latent.aux))
         return latent
 
     def forward(self, noise: Tensor) -> tuple[Tensor, ...]:
-        answers = iter([self._answer(i) for i in range(self.asked)])
+        answers = iter([self._answer(i) for i in range(len(self.asked))])
         return (self.model.decode(self.model.prior.sample(noise, lambda _: next(answers))),)
 
     def _answer(self, i: int) -> Latent:
         z, mean, logvar = (getattr(self, f"answer{i}_{name}") for name in ("z", "mean", "logvar"))
-        return Latent(z, None, mean, logvar)
+        return Latent(z, None, mean, logvar, {name: getattr(self, f"answer{i}_{name}") for name in self.asked[i]})

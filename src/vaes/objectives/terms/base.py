@@ -29,6 +29,8 @@ class Term(nn.Module, abc.ABC):
     """How many it needs then."""
     needs_gradient: bool = False
     """Whether its value takes a gradient, so that it cannot be computed in inference mode."""
+    trains_prior: bool = False
+    """Whether a prior with parameters learns from it, through the codes drawn from it."""
     lowest_weight: float = 0.0
     """Below it the loss would reward what the term is there to penalise, without end."""
     note: str = ""

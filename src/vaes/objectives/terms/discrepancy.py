@@ -33,6 +33,7 @@ class MMD(Term):
     """
 
     unit = ""
+    trains_prior = True
 
     def __init__(self, *, kernel: Literal["median", "imq", "mean_scaled"] = "median", biased: bool = False) -> None:
         super().__init__()
@@ -66,6 +67,7 @@ class SlicedWasserstein(Term):
     """
 
     unit = ""
+    trains_prior = True
 
     def __init__(self, z_shape: tuple[int, ...], *, projections: int = 50) -> None:
         super().__init__()

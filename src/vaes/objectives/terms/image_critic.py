@@ -13,6 +13,7 @@ from vaes.model import Trace
 from vaes.objectives.context import Context, Drawn
 from vaes.objectives.terms.base import Term
 from vaes.objectives.terms.critics import adam, frozen
+from vaes.schedules import Scheduled
 
 __all__ = ["ConvCritic", "ImageCritic"]
 
@@ -89,7 +90,7 @@ class ImageCritic(Term):
         self,
         image_shape: tuple[int, int, int],
         *,
-        gamma: float = 1e-6,
+        gamma: Scheduled = 1e-6,
         width: int = 32,
         lr: float = 3e-4,
         betas: tuple[float, float] = (0.5, 0.9),
@@ -107,7 +108,7 @@ class ImageCritic(Term):
         logits, features = frozen(self.critic, torch.cat([trace.x, trace.x_mean[0], *drawn.images]))
         real, made, _ = features.flatten(1).tensor_split([n, 2 * n])
         alike = 0.5 * (real.detach() - made).square().sum(1).mean()
-        return alike + softplus(-logits[2 * n :]).sum() / n / self.gamma
+        return alike + softplus(-logits[2 * n :]).sum() / n / context.own.get("gamma", self.gamma)
 
     def critic_loss(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
         """The cross-entropy of telling images from the decoder's, both as many, a scalar, log 2 where it cannot."""

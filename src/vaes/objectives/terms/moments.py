@@ -8,6 +8,7 @@ from vaes.estimators import dip_penalties, latent_covariance
 from vaes.model import Trace
 from vaes.objectives.context import Context, Drawn
 from vaes.objectives.terms.base import Term
+from vaes.schedules import Scheduled
 
 __all__ = ["DIP"]
 
@@ -29,7 +30,7 @@ class DIP(Term):
     needs = frozenset({"mean", "logvar"})
     unit = ""
 
-    def __init__(self, *, covariance: Literal["mean", "samples"] = "mean", diagonal: float = 10.0) -> None:
+    def __init__(self, *, covariance: Literal["mean", "samples"] = "mean", diagonal: Scheduled = 10.0) -> None:
         super().__init__()
         if diagonal < 0:
             raise ValueError(f"diagonal must be 0 or more, got {diagonal}")
@@ -41,4 +42,4 @@ class DIP(Term):
         assert trace.logvar is not None
         logvar = trace.logvar.flatten(1) if self.covariance == "samples" else None
         off, diagonal = dip_penalties(latent_covariance(trace.mean.flatten(1), logvar))
-        return off + self.diagonal * diagonal
+        return off + context.own.get("diagonal", self.diagonal) * diagonal

@@ -91,7 +91,7 @@ class FreeBits(Term):
         self,
         z_shape: tuple[int, ...] | None = None,
         *,
-        floor: float = 0.25,
+        floor: Scheduled = 0.25,
         groups: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
@@ -108,4 +108,4 @@ class FreeBits(Term):
         rates = trace.kl.mean(0).flatten()
         if self.groups is not None:
             rates = torch.stack([group.sum() for group in rates.split(self.groups)])
-        return nn.functional.relu(self.floor - rates).sum()
+        return nn.functional.relu(context.own.get("floor", self.floor) - rates).sum()
