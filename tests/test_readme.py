@@ -35,6 +35,7 @@ def test_the_python_snippets_run(repo: Path, tmp_path: Path, monkeypatch: pytest
         "docs/performance.md",
         "docs/methods.md",
         "docs/codes.md",
+        "docs/explore.md",
         "docs/reliability.md",
         "docs/sweeps.md",
     ],
