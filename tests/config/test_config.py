@@ -336,7 +336,7 @@ def test_the_mmd_weighs_half_the_pixels_as_in_the_origin() -> None:
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_an_encoder_and_its_decoder_take_the_same_options(kind: str) -> None:
-    encoder, decoder = NETWORKS[kind]
+    encoder, decoder, _ = NETWORKS[kind]
     assert [(p.name, p.annotation, p.default) for p in keys(encoder).values()] == [
         (p.name, p.annotation, p.default) for p in keys(decoder).values()
     ]

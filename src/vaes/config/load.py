@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from vaes.config.registry import SOURCES
-from vaes.config.resolve import ALIASES, DEFAULT_KINDS, PARTS, Config, resolve
+from vaes.config.resolve import ALIASES, DEFAULT_KINDS, PARTS, Config, default_part, resolve
 from vaes.config.schema import keys as keys_of
 from vaes.errors import UserError
 from vaes.methods import METHODS
@@ -230,6 +230,11 @@ def of_method(raw: Mapping[str, Any], method: str) -> dict[str, Any]:
     for name in PARTS:
         if keys["model"].get(name) == before["model"][name]:
             del keys["model"][name]
+    own = default_part(keys["method"], "network"), default_part(method, "network")
+    if own[0] != own[1] and keys["model"].get("network") == before["model"]["network"]:
+        for name in ("network", "z_dim", "z_channels"):  # a network and the kind of its codes go together
+            if keys["model"].get(name) == before["model"][name]:
+                del keys["model"][name]
     return keys | {"method": method, "objective": {}}
 
 
