@@ -83,3 +83,11 @@ def test_sigmoid_is_one_between_its_ends() -> None:
 def test_senseless_options_are_refused(build) -> None:
     with pytest.raises(ValueError, match="must"):
         build()
+
+
+def test_a_line_may_wait_at_its_start() -> None:
+    line = Linear(100, start=0.0, stop=0.5, steps=10, after=20)
+    assert [line(step) for step in (0, 20, 25, 30, 99)] == [0, 0, 0.25, 0.5, 0.5]
+    assert Linear(100, start=0.0, stop=1.0, after=20)(60) == 0.5
+    with pytest.raises(ValueError, match="after must be 0 or more"):
+        Linear(100, start=0.0, stop=1.0, after=-1)

@@ -45,7 +45,7 @@ class Constant(Schedule):
 
 
 class Linear(Schedule):
-    """From ``start`` to ``stop`` in a straight line over ``steps`` steps, then ``stop``.
+    """``start`` for ``after`` steps, from there to ``stop`` in a straight line over ``steps`` steps, then ``stop``.
 
     As a warm-up of the rate: Bowman et al., Generating Sentences from a Continuous Space, 2016,
     https://arxiv.org/abs/1511.06349, section 3.1.
@@ -54,15 +54,21 @@ class Linear(Schedule):
         total_steps: of the training.
         start: at the first step.
         stop: at the end.
-        steps: how many it takes; null is the whole training.
+        steps: how many it takes; null is what is left of the training.
+        after: how many steps it waits at start.
     """
 
-    def __init__(self, total_steps: int, *, start: float, stop: float, steps: int | None = None) -> None:
-        self.start, self.stop, self.steps = start, stop, _positive("steps", total_steps if steps is None else steps)
+    def __init__(
+        self, total_steps: int, *, start: float, stop: float, steps: int | None = None, after: int = 0
+    ) -> None:
+        if after < 0:
+            raise ValueError(f"after must be 0 or more, got {after}")
+        self.start, self.stop, self.after = start, stop, after
+        self.steps = _positive("steps", total_steps - after if steps is None else steps)
 
     def __call__(self, step: int) -> float:
         """The value at a step."""
-        return self.start + (self.stop - self.start) * min(step / self.steps, 1.0)
+        return self.start + (self.stop - self.start) * min(max(step - self.after, 0) / self.steps, 1.0)
 
 
 class Cosine(Schedule):

@@ -127,7 +127,7 @@ def build_objective(
         "value_range": model.value_range,
         "find_features": find_features or _without_images(image_shape),
     }
-    for name in (*row.terms, *extra):
+    for name in (*(term for term in row.terms if section.get(row.optional.get(term, "")) != 0), *extra):
         path = f"objective.terms.{name}" if name in extra else f"objective.{name}"
         given = extra[name] if name in extra else section[name]
         options, schedules[name] = _options(path, TERMS[name], given, n_steps)
@@ -171,6 +171,7 @@ def _weights(config: Complete, bound: Bound, terms: Mapping[str, Term]) -> Calla
             if weight < (lowest := terms[name].lowest_weight):
                 raise ValueError(f"terms.{name}.weight: {weight:g} is not right; it must be {lowest:g} or more")
         found = {"rate": 1.0, "distortion": 1.0} | row.weights(pixels, **coefficients) | extra
+        found = {name: weight for name, weight in found.items() if name in terms or name not in row.optional}
         for name, key in (("rate", "beta"), ("distortion", "pixel_weight")):
             if name in bound.weights:
                 continue

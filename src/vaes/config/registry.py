@@ -95,6 +95,7 @@ TERMS: dict[str, Callable[..., objectives.Term]] = {
     "mmd": objectives.terms.MMD,
     "ms_ssim": objectives.terms.MSSSIM,
     "mutual_information": objectives.terms.MutualInformation,
+    "patch_critic": objectives.terms.PatchCritic,
     "perceptual": objectives.terms.Perceptual,
     "prior_critic": objectives.terms.PriorCritic,
     "sliced_wasserstein": objectives.terms.SlicedWasserstein,
