@@ -14,10 +14,9 @@ from torch import Tensor
 
 from vaes import __version__, files
 from vaes.errors import UserError
-from vaes.experiment import Experiment
 from vaes.model import VAE
 
-__all__ = ["CONFIG", "WEIGHTS", "Folder", "export_diffusers", "read_folder", "to_diffusers"]
+__all__ = ["CONFIG", "WEIGHTS", "Folder", "read_folder", "to_diffusers", "write_folder"]
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 NETWORK = "autoencoder_kl"
@@ -39,13 +38,12 @@ class Folder(NamedTuple):
     statistics: dict[str, Any]  # scaling_factor, shift_factor, latents_mean, latents_std as far as it has them
 
 
-def to_diffusers(model: VAE, experiment: Experiment, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The ``config.json`` of a model.
+def to_diffusers(model: VAE, section: Mapping[str, Any], image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """The ``config.json`` of a model that was built from a ``model`` section.
 
     Raises:
         UserError: its parts are not those of ``AutoencoderKL``.
     """
-    section = experiment.model
     network, likelihood = section["network"], section["likelihood"]
     for part, wanted in (("network", NETWORK), ("posterior", "gaussian")):
         if section[part]["kind"] != wanted:
@@ -84,21 +82,12 @@ def to_diffusers(model: VAE, experiment: Experiment, image_shape: tuple[int, ...
     }
 
 
-def export_diffusers(
-    model: VAE,
-    experiment: Experiment,
-    image_shape: tuple[int, ...],
-    folder: Path,
-    statistics: Mapping[str, Any] | None = None,
-) -> list[Path]:
+def write_folder(model: VAE, document: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write ``config.json`` and the weights, each whole or not at all; returns the paths.
 
-    ``statistics``: :meth:`vaes.statistics.Statistics.to_diffusers` of these weights, which go into the configuration.
-
     Raises:
-        UserError: the model is no ``AutoencoderKL``, or the folder cannot be written.
+        UserError: the folder cannot be written.
     """
-    document = to_diffusers(model, experiment, image_shape) | dict(statistics or {})
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is no folder; give another with -o")
     files.refuse_unwritable(folder)
@@ -114,7 +103,7 @@ def export_diffusers(
 
 
 def read_folder(folder: Path) -> Folder:
-    """Read a folder that diffusers or :func:`export_diffusers` wrote; weights in half precision become float32.
+    """Read a folder that diffusers or :func:`write_folder` wrote; weights in half precision become float32.
 
     Raises:
         UserError: it is no ``AutoencoderKL``, or one of another architecture than the network ``autoencoder_kl``.
