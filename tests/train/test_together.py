@@ -24,7 +24,7 @@ from vaes.train.weighting import Weighting
 
 N_STEPS, BATCH = 3, 4
 SMALL: dict[str, dict[str, Any]] = {
-    "autoencoder_kl": {"ch": 4, "ch_mult": [1, 2], "groups": 2, "attention": True},
+    "autoencoder_kl": {"ch": 4, "ch_mult": [1, 2], "groups": 2},
     "conv": {"dim": 4, "dim_mults": [1, 2]},
     "gated_conv": {"dim": 2},
     "gated_mlp": {"hidden": [8]},
