@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from vaes.schedules import Constant, Cosine, Cyclical, Linear, OneCycle, Sigmoid
+from vaes.schedules import Constant, Cosine, Cyclical, Linear, OneCycle, Ramp, Sigmoid
 
 
 def test_constant_is_constant() -> None:
@@ -85,9 +85,9 @@ def test_senseless_options_are_refused(build) -> None:
         build()
 
 
-def test_a_line_may_wait_at_its_start() -> None:
-    line = Linear(100, start=0.0, stop=0.5, steps=10, after=20)
+def test_a_ramp_waits_and_rises() -> None:
+    line = Ramp(100, stop=0.5, steps=10, after=20)
     assert [line(step) for step in (0, 20, 25, 30, 99)] == [0, 0, 0.25, 0.5, 0.5]
-    assert Linear(100, start=0.0, stop=1.0, after=20)(60) == 0.5
+    assert Ramp(100, stop=1.0, after=20)(60) == 0.5
     with pytest.raises(ValueError, match="after must be 0 or more"):
-        Linear(100, start=0.0, stop=1.0, after=-1)
+        Ramp(100, stop=1.0, after=-1)

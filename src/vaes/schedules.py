@@ -8,7 +8,18 @@ import abc
 import math
 from typing import Annotated
 
-__all__ = ["Constant", "Cosine", "Cyclical", "Linear", "OneCycle", "Schedule", "Scheduled", "Sigmoid", "sampled"]
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Cyclical",
+    "Linear",
+    "OneCycle",
+    "Ramp",
+    "Schedule",
+    "Scheduled",
+    "Sigmoid",
+    "sampled",
+]
 
 
 class Schedule(abc.ABC):
@@ -45,7 +56,7 @@ class Constant(Schedule):
 
 
 class Linear(Schedule):
-    """``start`` for ``after`` steps, from there to ``stop`` in a straight line over ``steps`` steps, then ``stop``.
+    """From ``start`` to ``stop`` in a straight line over ``steps`` steps, then ``stop``.
 
     As a warm-up of the rate: Bowman et al., Generating Sentences from a Continuous Space, 2016,
     https://arxiv.org/abs/1511.06349, section 3.1.
@@ -54,21 +65,39 @@ class Linear(Schedule):
         total_steps: of the training.
         start: at the first step.
         stop: at the end.
-        steps: how many it takes; null is what is left of the training.
-        after: how many steps it waits at start.
+        steps: how many it takes; null is the whole training.
     """
 
-    def __init__(
-        self, total_steps: int, *, start: float, stop: float, steps: int | None = None, after: int = 0
-    ) -> None:
-        if after < 0:
-            raise ValueError(f"after must be 0 or more, got {after}")
-        self.start, self.stop, self.after = start, stop, after
-        self.steps = _positive("steps", total_steps - after if steps is None else steps)
+    def __init__(self, total_steps: int, *, start: float, stop: float, steps: int | None = None) -> None:
+        self.start, self.stop, self.steps = start, stop, _positive("steps", total_steps if steps is None else steps)
 
     def __call__(self, step: int) -> float:
         """The value at a step."""
-        return self.start + (self.stop - self.start) * min(max(step - self.after, 0) / self.steps, 1.0)
+        return self.start + (self.stop - self.start) * min(step / self.steps, 1.0)
+
+
+class Ramp(Schedule):
+    """``start`` for ``after`` steps, from there to ``stop`` in a straight line over ``steps`` steps, then ``stop``.
+
+    Args:
+        total_steps: of the training.
+        start: until the ramp.
+        stop: after it.
+        after: how many steps come before it.
+        steps: how many it takes; null is what is left of the training, and 1 a jump.
+    """
+
+    def __init__(
+        self, total_steps: int, *, start: float = 0.0, stop: float, after: int, steps: int | None = None
+    ) -> None:
+        if after < 0:
+            raise ValueError(f"after must be 0 or more, got {after}")
+        steps = max(1, total_steps - after) if steps is None else steps
+        self.after, self.line = after, Linear(total_steps, start=start, stop=stop, steps=steps)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        return self.line(max(step - self.after, 0))
 
 
 class Cosine(Schedule):

@@ -109,6 +109,7 @@ SCHEDULES: Mapping[str, Callable[..., schedules.Schedule]] = {
     "cyclical": schedules.Cyclical,
     "linear": schedules.Linear,
     "one_cycle": schedules.OneCycle,
+    "ramp": schedules.Ramp,
     "sigmoid": schedules.Sigmoid,
 }
 
