@@ -18,11 +18,11 @@ from vaes.cli import MODES, main
 from vaes.keys import groups
 
 SIGNATURES = {
-    "run_train": "config path exp_dir resume minutes device imports arguments methods",
+    "run_train": "config path exp_dir resume minutes device imports arguments methods init",
     "run_sample": "where config mode save_dir checkpoint device imports options arguments",
     "run_evaluate": "where only split budget seed features prior checkpoint device imports output arguments",
     "run_fit_prior": "where kind options seed n_images checkpoint device imports arguments",
-    "run_encode": "where paths split output checkpoint device imports batch_size arguments",
+    "run_encode": "where paths split output checkpoint device imports batch_size arguments normalise",
     "run_compare": "runs save_dir format checkpoint imports",
     "run_config": "name",
     "run_cache": "empty",
@@ -72,6 +72,8 @@ def test_the_commands_take_what_they_are_called_with() -> None:
         ("train --import a.py --import b.py x", {"imports": [Path("a.py"), Path("b.py")], "path": Path("x")}),
         ("train --import a.py b.py -e x", {"imports": [Path("a.py"), Path("b.py")], "path": None}),
         ("train -e a --resume latest", {"resume": "latest", "exp_dir": Path("a"), "methods": ()}),
+        ("train --init F -c vae-mnist", {"init": Path("F")}),
+        ("encode R --split test -o c.npz --normalise", {"normalise": True}),
         ("sample R", {"where": Path("R"), "mode": "sample", "checkpoint": None, "device": "auto"}),
         ("sample --weights W --checkpoint best", {"where": Path("W"), "checkpoint": "best"}),
         ("sample R --checkpoint 2000 --data.root x", {"checkpoint": "2000", "arguments": ["--data.root", "x"]}),

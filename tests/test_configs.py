@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from vaes import Experiment
 from vaes.cli import main
+from vaes.diffusers_folder import to_diffusers
 
-SHORT = ["--train.n_steps=2", "--train.batch_size=8", "--model.network.dim=4"]
+SHORT = ["--train.n_steps=2", "--train.batch_size=8"]
+GRID = ["--model.network.ch=8", "--model.network.groups=4", "--objective.patch_critic.width=4"]
 
 
 def celeba(root: Path) -> Path:
@@ -28,23 +32,42 @@ def celeba(root: Path) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["vae-digits", "vae-mnist", "mmd-vae-mnist", "vae-celeba", "beta-vae-celeba", "vae-faces", "beta-vae-sprites"],
+    [
+        "vae-digits",
+        "vae-mnist",
+        "mmd-vae-mnist",
+        "vae-celeba",
+        "beta-vae-celeba",
+        "vae-faces",
+        "beta-vae-sprites",
+        "kl-vae-faces",
+    ],
 )
 def test_a_shipped_configuration_trains(
     name: str, repo: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = []
+    options = [*GRID] if name.startswith("kl") else ["--model.network.dim=4"]
     if "mnist" in name:
-        options = [f"--data.root={request.getfixturevalue('shared_data') / 'mnist'}"]
+        options += [f"--data.root={request.getfixturevalue('shared_data') / 'mnist'}"]
     elif "faces" in name:
-        options = [f"--data.root={request.getfixturevalue('shared_data') / 'faces' / 'faces.zip'}"]
+        options += [f"--data.root={request.getfixturevalue('shared_data') / 'faces' / 'faces.zip'}"]
     elif "celeba" in name:
-        options = [f"--data.root={celeba(tmp_path / 'celeba')}"]
+        options += [f"--data.root={celeba(tmp_path / 'celeba')}"]
     elif "sprites" in name:
-        options = ["--data.n_valid=50", "--data.n_test=50"]
+        options += ["--data.n_valid=50", "--data.n_test=50"]
     arguments = ["train", "-c", str(repo / "configs" / f"{name}.yaml"), "-e", str(tmp_path / "run"), *options, *SHORT]
     assert main(arguments) == 0, capsys.readouterr().err
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert found["step"] == 2
     expected = {"mnist": 10_000, "faces": 1_316, "digits": 297, "celeba": 5, "sprites": 50}
     assert found["test"]["elbo"]["n"] == next(n for data, n in expected.items() if data in name)
+
+
+def test_the_published_tokenizer_is_built_of_any_folder(repo: Path, tmp_path: Path) -> None:
+    experiment = Experiment.read(repo / "configs" / "kl-vae-f8.yaml", ["--data.root", str(tmp_path)])
+    with torch.device("meta"):
+        model = experiment.build_model((3, 256, 256))
+    assert model.z_shape == (4, 32, 32)
+    parameters = sum(p.numel() for part in (model.encoder, model.decoder) for p in part.parameters())
+    assert parameters == 83_653_863  # of the released weights
+    assert to_diffusers(model, experiment.model, (3, 256, 256))["block_out_channels"] == [128, 256, 512, 512]

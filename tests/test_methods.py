@@ -12,6 +12,8 @@ from vaes.model import Trace
 from vaes.objectives import Context, Drawn, Term
 from vaes.schedules import Scheduled
 
+SMALL = ["--model.network.dim", "4"]
+
 
 def test_the_table_in_the_documentation_is_generated(repo: Path) -> None:
     assert table() in (repo / "docs" / "methods.md").read_text(encoding="utf-8"), (
@@ -29,8 +31,7 @@ def test_every_method_trains_from_the_command_line(
         str(tmp_path / "run"),
         "--method",
         name,
-        "--model.network.dim",
-        "4",
+        *(["--model.network.ch", "8"] if "network" in METHODS[name].defaults.get("model", {}) else SMALL),
         "--train.n_steps=3",
     ]
     assert main(arguments) == 0, capsys.readouterr().err

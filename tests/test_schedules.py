@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from vaes.schedules import Constant, Cosine, Cyclical, Linear, OneCycle, Sigmoid
+from vaes.schedules import Constant, Cosine, Cyclical, Linear, OneCycle, Ramp, Sigmoid
 
 
 def test_constant_is_constant() -> None:
@@ -83,3 +83,11 @@ def test_sigmoid_is_one_between_its_ends() -> None:
 def test_senseless_options_are_refused(build) -> None:
     with pytest.raises(ValueError, match="must"):
         build()
+
+
+def test_a_ramp_waits_and_rises() -> None:
+    line = Ramp(100, stop=0.5, steps=10, after=20)
+    assert [line(step) for step in (0, 20, 25, 30, 99)] == [0, 0, 0.25, 0.5, 0.5]
+    assert Ramp(100, stop=1.0, after=20)(60) == 0.5
+    with pytest.raises(ValueError, match="after must be 0 or more"):
+        Ramp(100, stop=1.0, after=-1)

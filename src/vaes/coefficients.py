@@ -11,6 +11,7 @@ __all__ = [
     "elbo_weights",
     "info_weights",
     "joint_weights",
+    "kl_weights",
     "lambda_of",
     "ms_ssim_weights",
     "no_weights",
@@ -193,6 +194,28 @@ def gan_weights(pixels: int, *, pixel_weight: Scheduled = 0.0, beta: Scheduled =
     return elbo_weights(pixels, beta=beta) | {
         "distortion": _not_negative("pixel_weight", pixel_weight), "image_critic": 1.0
     }  # fmt: skip
+
+
+def kl_weights(
+    pixels: int, *, beta: Scheduled = 1e-6, gamma: Scheduled = 1.0, adversary: Scheduled = 0.1
+) -> dict[str, float]:
+    """``beta`` weighs the rate; features and adversary count ``gamma`` and ``adversary`` times ``pixels`` nats a unit,
+    so that both stand beside the *mean* absolute error over pixels, which a Laplace of scale 1 charges pixels nats a
+    unit for.
+
+    In the code of latent diffusion the distortion is a sum over pixels to each of which ``gamma`` times the distance of
+    features is added, the rate a sum over the code, and both are divided by the batch: its weight of 1e-6 is ``beta``.
+
+    Args:
+        pixels: C * H * W.
+        beta: the weight of the rate; 1 is the ELBO's.
+        gamma: a unit of the distance of features counts gamma * pixels nats per image; 0 leaves the term out.
+        adversary: a unit of the critic's verdict counts adversary * pixels nats per image; 0 leaves the term out.
+    """
+    return elbo_weights(pixels, beta=beta) | {
+        "perceptual": _not_negative("gamma", gamma) * pixels,
+        "patch_critic": _not_negative("adversary", adversary) * pixels,
+    }
 
 
 def _not_negative(name: str, value: float) -> float:

@@ -2,23 +2,23 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
 
 from vaes import config as configuration
 from vaes import files, fitting
-from vaes.data import ImageSet, on_progress
+from vaes.code_statistics import FILE as STATISTICS
+from vaes.data import ImageSet
 from vaes.errors import Stopped, UserError
 from vaes.experiment import Experiment
 from vaes.fitting import Fitted
 from vaes.methods import FITTED
 from vaes.run import Run, load
 from vaes.terminal import escape, note, quote, say
+from vaes.train.screen import decoding
 from vaes.weights import find_weights
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def run_train(
     imports: Sequence[Path],
     arguments: Sequence[str],
     methods: tuple[str, ...],
+    init: Path | None = None,
 ) -> None:
     """Train as a configuration, a folder of images and overrides say, anew or going on."""
     from vaes.start import starting_point
@@ -58,11 +59,13 @@ def run_train(
     from vaes.train.screen import Screen
 
     _import(imports)
-    with _decoding(), together(), starting_point(resume, exp_dir, runtime := Runtime(device)) as start:
+    with decoding(), together(), starting_point(resume, exp_dir, runtime := Runtime(device), init) as start:
+        brought = start.raw or (None if start.initial is None else start.initial.raw)
         if path is not None:
-            if config is not None or start.raw is not None:
+            if config is not None or brought is not None:
                 raise UserError(
-                    f"{path}: images to choose a configuration for, and -c or --resume brings one; drop one"
+                    f"{path}: images to choose a configuration for, and -c, --init or --resume brings one; drop one "
+                    f"(with --init: --data.kind folder --data.root {path})"
                 )
             experiment, choices = _chosen(path, 5.0 if minutes is None else minutes, arguments, runtime)
             if runtime.is_main:
@@ -70,8 +73,8 @@ def run_train(
         else:
             if minutes is not None:
                 raise UserError("--minutes goes with the PATH of images; train.n_steps is the length otherwise")
-            raw = configuration.read_file(config) if config is not None else start.raw or dict(configuration.DEFAULTS)
-            if methods and start.raw is None and (config is None or "method" not in raw):
+            raw = configuration.read_file(config) if config is not None else brought or dict(configuration.DEFAULTS)
+            if methods and brought is None and (config is None or "method" not in raw):
                 raw["method"] = methods[0]
             experiment = Experiment.of(raw, arguments)
         if methods and experiment.method not in methods:
@@ -133,7 +136,7 @@ def run_sample(
         mode = "decode"
     images: ImageSet | None = None
     if given:
-        with _decoding():
+        with decoding():
             images, reading = run.read_images(given)
         chosen = chosen._replace(whose="given")
         for text in (reading.sentence, *reading.warnings):
@@ -186,7 +189,7 @@ def run_evaluate(
     own, of_outliers = _outlier_keys(arguments)
     run = load(where, checkpoint=checkpoint, device=device).elsewhere(own)
     home = output or run.folder
-    with _decoding():
+    with decoding():
         _ = run.data
     found = run.evaluate(
         groups, split=split, seed=seed, features=features, prior=prior, output=home, progress=True,
@@ -259,6 +262,7 @@ def run_encode(
     imports: Sequence[Path],
     batch_size: int,
     arguments: Sequence[str],
+    normalise: bool = False,
 ) -> None:
     """Write a row of codes and numbers for each image."""
     from vaes import encoding
@@ -271,14 +275,17 @@ def run_encode(
     if split is not None:
         images: ImageSet = getattr(_data(run), split)
     else:
-        with _decoding():
+        with decoding():
             images, reading = run.read_images(paths)
         for text in (reading.sentence, *reading.warnings):
             note(text)
+    found = run.code_statistics(batch_size=batch_size, progress=True) if normalise else None
     codes = run.encode(images, batch_size=batch_size, progress=True)
-    encoding.write(codes, output)
+    encoding.write(codes if found is None else encoding.normalised(codes, run.model, found.mean, found.std), output)
     say(f"{len(codes.path):,} rows of {run.model.z_dim} dimensions: {escape(output)} ({run.which})")
     say("\n".join(f"  {name:<12} {meaning}" for name, meaning in encoding.MEANING.items()))
+    if found is not None:
+        say(f"z and logvar are of codes normalised by the means and spreads in {_near(run.folder / STATISTICS)}")
 
 
 def run_compare(
@@ -335,7 +342,13 @@ def run_export(
     _import(imports)
     run = load(where, checkpoint=checkpoint)
     if output is None:
-        files.refuse_links(run.folder, ["export"])
+        files.refuse_links(run.folder, ["export", "diffusers"])
+    if to == "diffusers":
+        paths, notes = share.export_diffusers(run, output or run.folder / "diffusers", progress=True)
+        for text in notes:
+            note(f"note: {text}")
+        say("\n".join(f"{_near(path)} ({path.stat().st_size / 1e6:.2f} MB, {run.which})" for path in paths))
+        return
     made = share.export_parts(run, to, parts, dtype)
     for path, one in zip(share.write(made, output or run.folder / "export", to), made, strict=True):
         say(f"{_near(path)} ({len(one.content) / 1e6:.2f} MB, {run.which})")
@@ -380,22 +393,6 @@ def run_cache(empty: bool) -> None:
     say(f"{found.bytes / 1e9:.2f} GB, {found.entries} decoded sets {what} {escape(found.folder)}")
 
 
-@contextmanager
-def _decoding() -> Iterator[None]:
-    """Inside, decoding that lasts shows a bar on a terminal."""
-    bars: list[tqdm[None]] = []
-
-    def told(done: int, total: int) -> None:
-        if not bars or bars[-1].total != total or done < bars[-1].n:
-            bars.append(tqdm(total=total, desc="decoding", unit=" images", delay=1.0, leave=False, disable=None))
-        bars[-1].update(done - bars[-1].n)
-
-    with on_progress(told):
-        yield
-    for bar in bars:
-        bar.close()
-
-
 def _chosen(path: Path, minutes: float, arguments: Sequence[str], runtime: "Runtime") -> tuple[Experiment, str]:
     """The experiment that the first process chooses for images, and a line for each choice."""
     from vaes.choose import choose, in_words
@@ -411,7 +408,7 @@ def _import(paths: Sequence[Path]) -> None:
 
 def _data(run: Run) -> Any:
     """The run's data; what has changed in them is said."""
-    with _decoding():
+    with decoding():
         splits = run.data
     for text in (*splits.report.warnings, *run.notes):
         note(f"note: {text}")

@@ -5,6 +5,7 @@ import array
 import csv
 import hashlib
 import importlib.util
+import math
 import os
 import re
 import zipfile
@@ -27,7 +28,17 @@ from vaes.memory import available
 from vaes.model import VAE, Trace, evaluation
 from vaes.randomness import Draw, Use, draw, mirrored
 
-__all__ = ["MEANING", "Codes", "check_output", "encode", "image_shape", "read_codes", "refuse_other_shape", "write"]
+__all__ = [
+    "MEANING",
+    "Codes",
+    "check_output",
+    "encode",
+    "image_shape",
+    "normalised",
+    "read_codes",
+    "refuse_other_shape",
+    "write",
+]
 
 MEANING = {
     "path": "the image's file as it was given, or its number in the set; undecodable bytes as \\udcNN",
@@ -109,6 +120,14 @@ def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256
     codes = Codes(names, _labels(images), *columns)
     _refuse_non_finite(codes, bounded=draws > 0)
     return codes
+
+
+def normalised(codes: Codes, model: VAE, mean: Sequence[float], std: Sequence[float]) -> Codes:
+    """Codes whose means and log-variances are those of ``(z - mean) / std``, channel by channel (C,)."""
+    each = math.prod(model.z_shape[1:])
+    centre, scale = (np.repeat(np.asarray(values, dtype=np.float64), each) for values in (mean, std))
+    logvar = None if codes.logvar is None else (codes.logvar - 2 * np.log(scale)).astype(np.float32)
+    return codes._replace(mean=((codes.mean - centre) / scale).astype(np.float32), logvar=logvar)
 
 
 def image_shape(model: VAE) -> tuple[int, ...]:

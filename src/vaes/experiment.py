@@ -143,6 +143,7 @@ class Experiment:
         data: Splits | None = None,
         resume: "str | Path | Start | None" = None,
         device: str = "auto",
+        init: str | Path | None = None,
         callbacks: Sequence["Listener"] = (),
     ) -> "Run":
         """Train, leave a run folder, and load the run.
@@ -152,6 +153,7 @@ class Experiment:
             data: images to take instead of those that the experiment names; see :func:`vaes.data.arrays`.
             resume: ``latest`` to go on in ``folder``, or a checkpoint folder to go on from.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+            init: weights to begin with: a run, whose images and terms may be others, or a diffusers folder.
             callbacks: see :class:`vaes.Listener`.
 
         Raises:
@@ -161,7 +163,7 @@ class Experiment:
         """
         from vaes.run import load
 
-        done = self.train_in(folder, data=data, resume=resume, device=device, callbacks=callbacks)
+        done = self.train_in(folder, data=data, resume=resume, device=device, init=init, callbacks=callbacks)
         run = load(done.folder, device=device)
         return run if data is None else run.with_data(data)
 
@@ -172,6 +174,7 @@ class Experiment:
         data: Splits | None = None,
         resume: "str | Path | Start | None" = None,
         device: str = "auto",
+        init: str | Path | None = None,
         callbacks: Sequence["Listener"] = (),
         read: Splits | None = None,
     ) -> "Outcome":
@@ -184,7 +187,7 @@ class Experiment:
             runtime = Runtime(device, self.settings().precision)
             if isinstance(resume, Start):
                 return self._train(resume, data, read, runtime, callbacks)
-            with starting_point(resume, None if folder is None else Path(folder), runtime) as start:
+            with starting_point(resume, None if folder is None else Path(folder), runtime, init) as start:
                 return self._train(start, data, read, runtime, callbacks)
 
     def _train(
@@ -205,8 +208,10 @@ class Experiment:
         else:
             splits = runtime.first(experiment.build_data) if read is None else read
         kept = experiment.replace({"data.changed": "refuse"})
-        provenance = Provenance(kept, splits, start, accept=experiment.data["changed"] == "accept")
-        model = kept.build_model(splits.train.shape)
+        model, notes = kept.build_model(splits.train.shape), []
+        if start.initial is not None:
+            notes = start.initial.put_into(model, kept.model)
+        provenance = Provenance(kept, splits, start, accept=experiment.data["changed"] == "accept", notes=notes)
         networks = FeatureNetworks(splits, start, runtime)
         objective, weighting = configuration.build_objective(kept, model, splits.train.shape, find_features=networks)
         with reserved(kept, start.folder, runtime) as folder:

@@ -214,16 +214,23 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write tensors as safetensors; a name, a shape and numbers, nothing that could run.
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    plain: dict[str, str] | None = None,
+) -> None:
+    """Write tensors as safetensors; a name, a shape and numbers, nothing that could run. ``plain`` metadata take the
+    place of ours, for programs that ask for them.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written or is gone.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One key: safetensors writes several in an order that changes from process to process.
     try:
-        safetensors.torch.save_file(plain, path, metadata={"vaes": json.dumps(dict(metadata or {}))})
+        safetensors.torch.save_file(held, path, metadata=plain or {"vaes": json.dumps(dict(metadata or {}))})
     except safetensors.SafetensorError as error:  # which hides the OSError in its text
         raise UserError(f"{path}: cannot be written ({error}); what was written before is whole") from None
 

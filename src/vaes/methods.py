@@ -17,6 +17,7 @@ from vaes.coefficients import (
     gan_weights,
     info_weights,
     joint_weights,
+    kl_weights,
     lambda_of,
     ms_ssim_weights,
     no_weights,
@@ -52,6 +53,8 @@ class Method(NamedTuple):
     defaults: Mapping[str, Mapping[str, Any]] = {}
     """Sections of a configuration (``model``, ``objective``, ``train``) -> keys whose default is another here. What a
     configuration gives goes before them."""
+    optional: Mapping[str, str] = {}
+    """Terms -> the key of ``objective`` that leaves them out where it is the number 0: they cost a network's pass."""
 
 
 INFO = ("Zhao, Song & Ermon 2017", "https://arxiv.org/abs/1706.02262", info_weights)
@@ -334,6 +337,22 @@ METHODS: dict[str, Method] = {
         "pixel_weight * distortion + beta * rate + features + adversary / gamma (the last for the decoder alone), "
         "pixel_weight = 0, beta = 1, gamma = 1e-6",
         terms=("image_critic",),
+    ),
+    "kl_vae": Method(
+        "KL-regularised autoencoder of latent diffusion",
+        "Rombach et al. 2022",
+        "https://arxiv.org/abs/2112.10752",
+        kl_weights,
+        "distortion + beta * rate + gamma * pixels * distance of features + adversary * pixels * critic of patches, "
+        "beta = 1e-6, gamma = 1, adversary = 0.1, pixels by a Laplace, codes a grid",
+        terms=("perceptual", "patch_critic"),
+        defaults={
+            "model": {
+                "network": {"kind": "autoencoder_kl"},
+                "likelihood": {"kind": "laplace", "scale": 1.0, "link": "identity"},
+            }
+        },
+        optional={"perceptual": "gamma", "patch_critic": "adversary"},
     ),
     "rae_sn": Method(
         "RAE-SN",

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaes import __version__, fitting
+from vaes import __version__, code_statistics, fitting
 from vaes import config as configuration
+from vaes.code_statistics import Statistics
 from vaes.config import DATA_OF_PYTHON
 from vaes.data import ImageSet, Reading, Splits, TensorSet, array_images, pictures, to_float, to_uint8
 from vaes.data.array_values import layout
@@ -253,6 +254,21 @@ class Run:
             progress: show a bar on a terminal.
         """
         return encode(self.model, self.images(images), seed=seed, batch_size=batch_size, progress=progress)
+
+    def code_statistics(self, *, batch_size: int = 256, progress: bool = False) -> Statistics:
+        """Mean and spread of the codes of the training images, channel by channel: those in the run folder, or computed
+        and left there.
+
+        Raises:
+            UserError: those there belong to other weights, or the training images are gone.
+        """
+        if (path := self.folder / code_statistics.FILE).exists():
+            return code_statistics.read(path, self.sha256)
+        found = code_statistics.measure(
+            self.model, self.data.train, weights=self.sha256, step=self.step, batch_size=batch_size, progress=progress
+        )
+        found.write(self.folder)
+        return found
 
     def images(self, source: Any) -> ImageSet:
         """A set of what :meth:`encode` takes.

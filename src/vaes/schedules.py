@@ -8,7 +8,18 @@ import abc
 import math
 from typing import Annotated
 
-__all__ = ["Constant", "Cosine", "Cyclical", "Linear", "OneCycle", "Schedule", "Scheduled", "Sigmoid", "sampled"]
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Cyclical",
+    "Linear",
+    "OneCycle",
+    "Ramp",
+    "Schedule",
+    "Scheduled",
+    "Sigmoid",
+    "sampled",
+]
 
 
 class Schedule(abc.ABC):
@@ -63,6 +74,30 @@ class Linear(Schedule):
     def __call__(self, step: int) -> float:
         """The value at a step."""
         return self.start + (self.stop - self.start) * min(step / self.steps, 1.0)
+
+
+class Ramp(Schedule):
+    """``start`` for ``after`` steps, from there to ``stop`` in a straight line over ``steps`` steps, then ``stop``.
+
+    Args:
+        total_steps: of the training.
+        start: until the ramp.
+        stop: after it.
+        after: how many steps come before it.
+        steps: how many it takes; null is what is left of the training, and 1 a jump.
+    """
+
+    def __init__(
+        self, total_steps: int, *, start: float = 0.0, stop: float, after: int, steps: int | None = None
+    ) -> None:
+        if after < 0:
+            raise ValueError(f"after must be 0 or more, got {after}")
+        steps = max(1, total_steps - after) if steps is None else steps
+        self.after, self.line = after, Linear(total_steps, start=start, stop=stop, steps=steps)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        return self.line(max(step - self.after, 0))
 
 
 class Cosine(Schedule):

@@ -5,7 +5,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +26,7 @@ from vaes.train.runtime import Runtime, together
 if TYPE_CHECKING:
     from vaes.evaluate.feature_maps import Found
     from vaes.experiment import Experiment
+    from vaes.initial import Initial
     from vaes.train.loop import Training
 
 __all__ = ["FeatureNetworks", "Provenance", "Start", "data_notes", "remember", "reserved", "starting_point", "stored"]
@@ -48,20 +49,28 @@ class Start(NamedTuple):
     """It goes on in the run folder, which is there already."""
     home: Path | None = None
     """The run folder that it goes on from."""
+    initial: "Initial | None" = None
+    """Weights to begin with where nothing was saved."""
 
 
 @contextlib.contextmanager
-def starting_point(resume: str | Path | None, folder: Path | None, runtime: Runtime) -> Iterator[Start]:
-    """What ``resume`` stands for; a run that is gone on in is kept from others inside.
+def starting_point(
+    resume: str | Path | None, folder: Path | None, runtime: Runtime, init: str | Path | None = None
+) -> Iterator[Start]:
+    """What ``resume`` or ``init`` stands for; a run that is gone on in is kept from others inside.
 
     Raises:
-        UserError: there is nothing to go on from, or the run folder is taken.
+        UserError: there is nothing to go on from or to begin with, or the run folder is taken.
     """
+    from vaes.initial import again, read_initial
+
     if resume is None:
         if folder is not None:
             refuse_existing(folder)
-        yield Start(folder)
+        yield Start(folder, initial=None if init is None else read_initial(Path(init)))
         return
+    if init is not None:
+        raise UserError(f"--init {init}: what --resume goes on with has its weights; drop one of them")
     source: Path | None = None
     if str(resume) == "latest":
         if folder is None:
@@ -85,7 +94,7 @@ def starting_point(resume: str | Path | None, folder: Path | None, runtime: Runt
     with locked(home) if runtime.is_main else contextlib.nullcontext():
         runtime.wait()  # the first holds the run before the others look
         if source is None and not checkpoint.checkpoints(home):  # stopped before its first checkpoint
-            yield Start(home, None, stored(home), True, home)
+            yield Start(home, None, stored(home), True, home, again(history(home)))
             return
         found = checkpoint.read(checkpoint.newest_folder(home) if source is None else source)
         yield Start(home, found, _raw(found, str(resume)), True, home)
@@ -107,11 +116,14 @@ class Provenance(Listener):
     """Says how the data were read, refuses others than those that the run was trained on, and writes down what the
     run, from this step on, is."""
 
-    def __init__(self, experiment: "Experiment", splits: Splits, start: Start, *, accept: bool) -> None:
+    def __init__(
+        self, experiment: "Experiment", splits: Splits, start: Start, *, accept: bool, notes: Sequence[str] = ()
+    ) -> None:
         self._experiment, self._report = experiment, splits.report
-        self._identity, self._notes = identify(splits), []
+        self._identity, self._notes = identify(splits), [*notes]
+        self._init = {} if start.initial is None else {"init": start.initial.record}
         if start.within and start.folder is not None:
-            self._notes = data_notes(start.folder, self._identity, accept=accept)
+            self._notes += data_notes(start.folder, self._identity, accept=accept)
 
     def start(self, training: "Training") -> None:
         """Before the first step."""
@@ -126,6 +138,7 @@ class Provenance(Listener):
             "reading": self._report.sentence,
             "white": self._report.white,
             "notes": self._notes,
+            **self._init,
             "versions": _versions(),
             "machine": {
                 "system": platform.platform(),

@@ -280,7 +280,8 @@ def test_whatever_the_text_only_documented_errors_come_out(text: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_builds_and_its_weights_are_those_its_objective_takes(method: str) -> None:
-    config = load({"method": method, "model": {"network": {"dim": 4}}})
+    narrow = {"ch": 8} if "network" in METHODS[method].defaults.get("model", {}) else {"dim": 4}
+    config = load({"method": method, "model": {"network": narrow}})
     model = build_model(config, (1, 8, 8))
     objective, weighting = build_objective(config, model, (1, 8, 8))
     assert set(weighting(0, 64)) == objective.weights
@@ -336,7 +337,7 @@ def test_the_mmd_weighs_half_the_pixels_as_in_the_origin() -> None:
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_an_encoder_and_its_decoder_take_the_same_options(kind: str) -> None:
-    encoder, decoder = NETWORKS[kind]
+    encoder, decoder, _ = NETWORKS[kind]
     assert [(p.name, p.annotation, p.default) for p in keys(encoder).values()] == [
         (p.name, p.annotation, p.default) for p in keys(decoder).values()
     ]

@@ -1,6 +1,7 @@
 """The residual, the published and the gated networks, and what holds for all."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from vaes.nn.gated_mlp import GatedLinear
 from vaes.nn.resnet import Block
 
 SMALL = {
+    "autoencoder_kl": {"ch": 4, "ch_mult": (1, 2), "groups": 2, "attention": True},
     "conv": {"dim": 4, "dim_mults": (1, 2)},
     "gated_conv": {"dim": 4},
     "gated_mlp": {"hidden": (9, 8)},
@@ -27,6 +29,10 @@ NEW = ("gated_conv", "gated_mlp", "resnet")
 def pair(kind: str, shape: tuple[int, int, int], z_dim: int = 3, seed: int = 0) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(seed)
     network = NETWORKS[kind]
+    if network.grid is not None:
+        code = network.grid(shape, 3, **SMALL[kind])
+        n = math.prod(code)
+        return network.encoder(shape, (n, n), **SMALL[kind]), network.decoder(code, shape, **SMALL[kind])
     return network.encoder(shape, (z_dim, z_dim), **SMALL[kind]), network.decoder(z_dim, shape, **SMALL[kind])
 
 
@@ -124,7 +130,9 @@ def test_seeds_stacked_are_the_seeds_one_by_one(kind: str) -> None:
     x = torch.randn(4, *shape, dtype=torch.float64)
     models = [nn.Sequential(*(part.double() for part in pair(kind, shape, seed=seed))) for seed in range(3)]
     for model in models:
-        model.insert(1, nn.Sequential(nn.Unflatten(1, (2, 3)), nn.AvgPool2d((2, 1)), nn.Flatten()))
+        code = (3,) if (grid := NETWORKS[kind].grid) is None else grid(shape, 3, **SMALL[kind])
+        halves = nn.Sequential(nn.Unflatten(1, (2, math.prod(code))), nn.AvgPool2d((2, 1)), nn.Flatten())
+        model.insert(1, nn.Sequential(*halves, nn.Unflatten(1, code)))
     bare = copy.deepcopy(models[0]).to("meta")
 
     def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:

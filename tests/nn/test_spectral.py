@@ -31,8 +31,11 @@ def test_every_weight_of_every_decoder_comes_to_norm_1(kind: str) -> None:
     shape, options = ((1, 64, 64), {}) if kind == "locatello" else ((2, 12, 16), {})
     if kind == "mlp":
         options = {"hidden": (16,)}
-    decoder = NETWORKS[kind].decoder(3, shape, **options)
-    before = decoder(torch.ones(2, 3))
+    code = (3,)
+    if (grid := NETWORKS[kind].grid) is not None:
+        code, options = grid(shape, 3), {"ch": 8}
+    decoder = NETWORKS[kind].decoder(code[0] if len(code) == 1 else code, shape, **options)
+    before = decoder(torch.ones(2, *code))
     spectral_norm(decoder)
     for _ in range(100):
         for part in decoder.modules():
@@ -41,7 +44,7 @@ def test_every_weight_of_every_decoder_comes_to_norm_1(kind: str) -> None:
     assert weighted(decoder)
     for layer in weighted(decoder):
         assert greatest(layer) in (0, pytest.approx(1, rel=0.02))
-    assert decoder(torch.ones(2, 3)).shape == before.shape
+    assert decoder(torch.ones(2, *code)).shape == before.shape
 
 
 def test_power_iteration_finds_the_greatest_singular_value_and_its_gradient() -> None:

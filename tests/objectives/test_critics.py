@@ -6,7 +6,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from vaes.model import Trace
 from vaes.objectives import ELBO, Context, Drawn, Noise, Objective
-from vaes.objectives.terms import ImageCritic, PriorCritic, Term, TotalCorrelationCritic
+from vaes.objectives.terms import ImageCritic, PatchCritic, PriorCritic, Term, TotalCorrelationCritic
 from vaes.objectives.terms.critics import permuted
 from vaes.objectives.terms.image_critic import ConvCritic
 
@@ -23,7 +23,8 @@ def critics() -> list[Term]:
     torch.manual_seed(0)
     small = {"width": 8, "depth": 2}
     gan = ImageCritic((1, 8, 8), gamma=0.1, width=2)
-    return [TotalCorrelationCritic((3,), **small), PriorCritic((3,), **small), gan]  # type: ignore[arg-type]
+    patches = [PatchCritic((1, 8, 8), loss=loss, width=2) for loss in ("hinge", "logistic")]  # type: ignore[arg-type]
+    return [TotalCorrelationCritic((3,), **small), PriorCritic((3,), **small), gan, *patches]  # type: ignore[arg-type]
 
 
 def told(term: Term, made: Objective, trace: Trace, eps: Noise) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,6 +36,12 @@ def told(term: Term, made: Objective, trace: Trace, eps: Noise) -> tuple[torch.T
         deceived = sum(softplus(-critic(fake)[0]).mean() for fake in (again, fresh))
         real, fakes = critic(trace.x)[0], critic(torch.cat([again, fresh]).detach())[0]
         return features + deceived / 0.1, 0.5 * (softplus(-real).mean() + softplus(fakes).mean())
+    if isinstance(term, PatchCritic):
+        made_up = made.model.decode(z)
+        real, fake, fooled = critic(trace.x), critic(made_up.detach()), critic(made_up)
+        if term.loss == "hinge":
+            return -fooled.mean(), 0.5 * ((1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean())
+        return softplus(-fooled).mean(), 0.5 * (softplus(-real).mean() + softplus(fake).mean())
     told = critic(z).mean() if isinstance(term, TotalCorrelationCritic) else softplus(-critic(z)).mean()
     real, fake = eps.prior, z
     if isinstance(term, TotalCorrelationCritic):
@@ -166,3 +173,20 @@ def test_a_critic_finds_the_total_correlation_of_a_gaussian() -> None:
         optimizer.step()
     z = codes(50_000)
     assert term(trace._replace(z=z[None]), Drawn(z), Context({})).item() == pytest.approx(0.5108, abs=0.08)
+
+
+@pytest.mark.parametrize("side", [8, 9, 12, 13, 24, 31, 64])
+def test_a_critic_of_patches_takes_any_size_from_8_on_and_says_what_it_left_out(side: int) -> None:
+    term = PatchCritic((3, side, side + 5), width=2)
+    assert min(term.critic(torch.randn(2, 3, side, side + 5)).shape[1:]) >= 1
+    assert bool(term.note) == (side < 24)
+
+
+def test_a_critic_of_patches_learns_from_its_start_on() -> None:
+    made, x, eps = objective(PatchCritic((1, 8, 8), width=2, start=5))
+    for step in (4, 5):
+        made.zero_grad()
+        made(x, eps, Context(WEIGHTS, step=step))["critic_loss"].backward()
+        moved = [p.grad.abs().sum() > 0 for p in made.terms.parameters() if p.grad is not None]
+        assert any(moved) == (step == 5)
+        assert len(moved) == len(list(made.terms.parameters()))

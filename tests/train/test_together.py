@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from vaes.config import build_model, build_objective, load
+from vaes.config.registry import NETWORKS
 from vaes.encoding import image_shape
 from vaes.methods import METHODS
 from vaes.objectives import ELBO, Context, Noise, Objective
@@ -23,6 +24,7 @@ from vaes.train.weighting import Weighting
 
 N_STEPS, BATCH = 3, 4
 SMALL: dict[str, dict[str, Any]] = {
+    "autoencoder_kl": {"ch": 4, "ch_mult": [1, 2], "groups": 2},
     "conv": {"dim": 4, "dim_mults": [1, 2]},
     "gated_conv": {"dim": 2},
     "gated_mlp": {"hidden": [8]},
@@ -34,7 +36,8 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def member(method: str, network: str, seed: int, **sections: Any) -> tuple[Objective, Weighting]:
     shape = (1, 64, 64) if network == "locatello" else (1, 8, 8)
-    model = {"z_dim": 4, "network": {"kind": network, **SMALL[network]}} | sections.pop("model", {})
+    size = "z_dim" if NETWORKS[network].grid is None else "z_channels"
+    model = {size: 4, "network": {"kind": network, **SMALL[network]}} | sections.pop("model", {})
     config = load({"method": method, "seed": seed, "model": model, "train": {"n_steps": N_STEPS}, **sections})
     return build_objective(config, build_model(config, shape), shape)
 

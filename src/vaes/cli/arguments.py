@@ -144,6 +144,13 @@ def _train_parser(prog: str = "vaes train", scripts: bool = False) -> Parser:
     parser.add_argument(
         "--resume", metavar="latest|PATH", help="go on in the run folder -e, or from a checkpoint folder"
     )
+    parser.add_argument(
+        "--init",
+        type=path,
+        metavar="RUN|FOLDER",
+        help="begin with the weights of a run (its configuration where there is no -c; images and terms may be others) "
+        "or of a diffusers folder",
+    )
     device_and_imports(parser)
     return parser
 
@@ -168,6 +175,7 @@ def train(arguments: Sequence[str], *, prog: str = "vaes train", methods: tuple[
             found.imports,
             read.keys,
             methods,
+            found.init,
         )
     except KeyboardInterrupt:
         raise Stopped("stopped at once; a checkpoint that was saved before is whole", 128 + signal.SIGINT) from None
@@ -301,6 +309,11 @@ def _encode() -> Parser:
         "-o", "--output", type=path, required=True, metavar="FILE", help="ends in .csv, .parquet or .npz"
     )
     parser.add_argument(
+        "--normalise",
+        action="store_true",
+        help="codes of mean 0 and variance 1 in each channel over the training images, as the run's statistics say",
+    )
+    parser.add_argument(
         "--batch_size", type=whole(1, MOST_AT_A_TIME), default=256, help="images at a time (default: 256)"
     )
     return parser
@@ -330,6 +343,7 @@ def encode(arguments: Sequence[str]) -> None:
         found.imports,
         found.batch_size,
         read.keys,
+        found.normalise,
     )
 
 

@@ -15,10 +15,16 @@ ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 def _export() -> Parser:
     parser = command(
         "vaes export",
-        description="Encoder, decoder and sampler as ONNX models or torch programs, which need no vaes to run.",
+        description="Encoder, decoder and sampler as ONNX models or torch programs, which need no vaes to run; or the "
+        "weights of an autoencoder_kl as a folder that diffusers loads.",
     )
     of_a_run(parser, computes=False)
-    parser.add_argument("--to", choices=tuple(ENDINGS), required=True, help="ONNX (needs vaes[export]) or torch.export")
+    parser.add_argument(
+        "--to",
+        choices=(*ENDINGS, "diffusers"),
+        required=True,
+        help="ONNX (needs vaes[export]), torch.export, or AutoencoderKL of diffusers",
+    )
     parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument(
         "--dtype",
@@ -31,7 +37,8 @@ def _export() -> Parser:
         "--output",
         type=path,
         metavar="FOLDER|FILE",
-        help="a folder for encoder.onnx (.pt2) and so on, or for one part a file (default: export/ in the run folder)",
+        help="a folder for encoder.onnx (.pt2) and so on, or for one part a file (default: export/ in the run folder, "
+        "or diffusers/)",
     )
     return parser
 
@@ -40,11 +47,15 @@ def export(arguments: Sequence[str]) -> None:
     """``vaes export``."""
     parser = _export()
     found = parser.read(arguments).options
+    if found.to == "diffusers" and (found.only is not None or found.dtype != "float32"):
+        parser.error("--to diffusers: the whole autoencoder goes, in float32; drop --only and --dtype")
     parts = PARTS if found.only is None else tuple(dict.fromkeys(found.only.split(",")))
     for part in parts:
         if part not in PARTS:
             parser.error(f"--only {part!r}: choose from {', '.join(PARTS)}")
     if found.output is not None and found.output.suffix.lower() in ENDINGS.values():
+        if found.to == "diffusers":
+            parser.error(f"--output {found.output}: --to diffusers makes a folder")
         if found.output.suffix != ENDINGS[found.to]:
             parser.error(f"--output {found.output}: --to {found.to} makes a file that ends in {ENDINGS[found.to]}")
         if len(parts) > 1:

@@ -74,25 +74,28 @@ def drawn(config: Complete, splits: Splits) -> Splits:
 
 def build_model(config: Complete, image_shape: tuple[int, int, int]) -> VAE:
     """The model for images of this shape, its weights drawn from ``config.seed``."""
-    section, z_shape = config.model, (config.model["z_dim"],)
+    section, size = config.model, "z_channels" if config.model["z_dim"] is None else "z_dim"
+    network, options = NETWORKS[section["network"]["kind"]], _plain_options(section["network"])
+    z_shape = (section["z_dim"],)
+    if network.grid is not None:
+        z_shape = _call("model.network", network.grid, image_shape, section["z_channels"], **options)
     parts, value_range = {}, section["value_range"]
     for name, registry in PARTS.items():  # the likelihood first: it says which pixels it is meant for
         path, part = f"model.{name}", registry[section[name]["kind"]]
-        options, own = _options(path, part, section[name], config.train["n_steps"])
+        its, own = _options(path, part, section[name], config.train["n_steps"])
         wired = {"z_shape": z_shape, "image_shape": image_shape, "value_range": value_range}
-        _refuse_values(path, part, _wired(part, wired), options, own, config.train["n_steps"])
+        _refuse_values(path, part, _wired(part, wired), its, own, config.train["n_steps"])
         with _seeded(config.seed ^ PARTS_APART):
-            parts[name] = _call("model.z_dim" if name == "prior" else path, part, *_wired(part, wired), **options)
+            parts[name] = _call(f"model.{size}" if name == "prior" else path, part, *_wired(part, wired), **its)
         if name == "likelihood" and value_range is None:
             value_range = parts[name].default_range
     likelihood, posterior, prior = parts["likelihood"], parts["posterior"], parts["prior"]
-    network, options = NETWORKS[section["network"]["kind"]], _plain_options(section["network"])
     output_shape = (likelihood.channels(image_shape[0]), *image_shape[1:])
     heads = _call("model.posterior", posterior.heads, z_shape)
 
     def pair() -> tuple[nn.Module, nn.Module]:
         encoder = _call("model.network", network.encoder, image_shape, heads, **options)
-        return encoder, _call("model.network", network.decoder, section["z_dim"], output_shape, **options)
+        return encoder, _call("model.network", network.decoder, section["z_dim"] or z_shape, output_shape, **options)
 
     if section["network"]["kind"] not in OWN:  # whose constructors may do what needs memory, and were trusted to
         _refuse_too_large(pair)
@@ -124,7 +127,7 @@ def build_objective(
         "value_range": model.value_range,
         "find_features": find_features or _without_images(image_shape),
     }
-    for name in (*row.terms, *extra):
+    for name in (*(term for term in row.terms if section.get(row.optional.get(term, "")) != 0), *extra):
         path = f"objective.terms.{name}" if name in extra else f"objective.{name}"
         given = extra[name] if name in extra else section[name]
         options, schedules[name] = _options(path, TERMS[name], given, n_steps)
@@ -168,6 +171,7 @@ def _weights(config: Complete, bound: Bound, terms: Mapping[str, Term]) -> Calla
             if weight < (lowest := terms[name].lowest_weight):
                 raise ValueError(f"terms.{name}.weight: {weight:g} is not right; it must be {lowest:g} or more")
         found = {"rate": 1.0, "distortion": 1.0} | row.weights(pixels, **coefficients) | extra
+        found = {name: weight for name, weight in found.items() if name in terms or name not in row.optional}
         for name, key in (("rate", "beta"), ("distortion", "pixel_weight")):
             if name in bound.weights:
                 continue
@@ -208,7 +212,7 @@ def _refuse_too_large(pair: Callable[[], tuple[nn.Module, nn.Module]]) -> None:
     if size > (free := memory.available()):
         raise UserError(
             f"model: its weights take {size / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB of memory are free; choose a "
-            "smaller model.z_dim or model.network"
+            "smaller model.z_dim, model.z_channels or model.network"
         )
 
 

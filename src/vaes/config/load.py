@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from vaes.config.registry import SOURCES
-from vaes.config.resolve import ALIASES, DEFAULT_KINDS, PARTS, Config, resolve
+from vaes.config.registry import NETWORKS, SOURCES
+from vaes.config.resolve import ALIASES, DEFAULT_KINDS, PARTS, Config, default_part, resolve
 from vaes.config.schema import keys as keys_of
 from vaes.errors import UserError
 from vaes.methods import METHODS
@@ -208,6 +208,9 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     raw[last] = value
 
 
+NETWORK_KEYS = ("model.network", "model.network.kind")
+
+
 def load(raw: Mapping[str, Any], arguments: Sequence[str] = ()) -> Config:
     """The complete configuration of raw keys, as :func:`read_file` gives them, with overrides from the command line."""
     pairs = overrides(arguments)
@@ -216,7 +219,11 @@ def load(raw: Mapping[str, Any], arguments: Sequence[str] = ()) -> Config:
     if (
         isinstance(method, str) and method in METHODS and plain == built_in
     ):  # what nobody chose yields to what the method's row says
-        own = METHODS[method].defaults.get("model", {})
+        own = {*METHODS[method].defaults.get("model", {})}
+        said = default_part(method, "network") or raw["model"]["network"]
+        network = next((value for key, value in pairs if key in NETWORK_KEYS), said["kind"])
+        if network in NETWORKS and NETWORKS[network].grid is not None:
+            own |= {"network", "z_dim"}
         raw = {**raw, "model": {name: value for name, value in raw["model"].items() if name not in own}}
     return resolve(_changed(raw, pairs))
 
@@ -231,6 +238,11 @@ def of_method(raw: Mapping[str, Any], method: str) -> dict[str, Any]:
     for name in PARTS:
         if keys["model"].get(name) == before["model"][name]:
             del keys["model"][name]
+    own = default_part(keys["method"], "network"), default_part(method, "network")
+    if own[0] != own[1] and keys["model"].get("network") == before["model"]["network"]:
+        for name in ("network", "z_dim", "z_channels"):  # a network and the kind of its codes go together
+            if keys["model"].get(name) == before["model"][name]:
+                del keys["model"][name]
     return keys | {"method": method, "objective": {}}
 
 

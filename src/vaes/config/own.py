@@ -28,6 +28,9 @@ def register_network(name: str) -> Callable[[T], T]:
     is (D,), to (B, *output_shape), unbounded. Their keyword-only parameters are the keys of ``model.network``; both get
     those that they name. An annotation is checked as the package's own are; without one, the default's type is.
 
+    Codes are grids where the class has ``grid(image_shape, z_channels, *, ...)`` too, which says ``z_shape``: it may be
+    (z_channels, H / 8, W / 8). The decoder then maps (B, *z_shape).
+
     Raises:
         ValueError: the name is the package's own, or the class lacks one of the two.
     """
@@ -38,9 +41,11 @@ def register_network(name: str) -> Callable[[T], T]:
         parts = [_part(cls, name, part) for part in ("encoder", "decoder")]
         keys = _keys(*parts)
         encoder, decoder = (_Maker(part, keys) for part in parts)
+        grid = _Maker(_part(cls, name, "grid"), keys) if hasattr(cls, "grid") else None
         NETWORKS[name] = Network(
             _wired(lambda shape, heads, **o: encoder(shape, sum(heads), **o), keys),
-            _wired(lambda z_dim, shape, **o: decoder((z_dim,), shape, **o), keys),
+            _wired(lambda size, shape, **o: decoder((size,) if grid is None else size, shape, **o), keys),
+            grid,
         )
         OWN.add(name)
         return cls

@@ -26,9 +26,13 @@ class Network(NamedTuple):
 
     encoder: Callable[..., Any]
     decoder: Callable[..., Any]
+    grid: Callable[..., tuple[int, ...]] | None = None
+    """``grid(image_shape, z_channels, **options)`` is the shape of a code where codes are grids; None: they are flat.
+    A flat network's decoder takes z_dim, a grid's takes z_shape."""
 
 
 NETWORKS: dict[str, Network] = {
+    "autoencoder_kl": Network(nn.KLEncoder, nn.KLDecoder, nn.kl_grid),
     "conv": Network(nn.ConvEncoder, nn.ConvDecoder),
     "gated_conv": Network(nn.GatedConvEncoder, nn.GatedConvDecoder),
     "gated_mlp": Network(nn.GatedMLPEncoder, nn.GatedMLPDecoder),
@@ -91,6 +95,7 @@ TERMS: dict[str, Callable[..., objectives.Term]] = {
     "mmd": objectives.terms.MMD,
     "ms_ssim": objectives.terms.MSSSIM,
     "mutual_information": objectives.terms.MutualInformation,
+    "patch_critic": objectives.terms.PatchCritic,
     "perceptual": objectives.terms.Perceptual,
     "prior_critic": objectives.terms.PriorCritic,
     "sliced_wasserstein": objectives.terms.SlicedWasserstein,
@@ -104,6 +109,7 @@ SCHEDULES: Mapping[str, Callable[..., schedules.Schedule]] = {
     "cyclical": schedules.Cyclical,
     "linear": schedules.Linear,
     "one_cycle": schedules.OneCycle,
+    "ramp": schedules.Ramp,
     "sigmoid": schedules.Sigmoid,
 }
 

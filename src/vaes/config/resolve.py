@@ -29,6 +29,9 @@ PARTS: dict[str, Mapping[str, Any]] = {"likelihood": LIKELIHOODS, "posterior": P
 
 OWN_NETWORK = "a network of your own needs --import FILE (the file that registers it; in Python, import it first)"
 
+Z_CHANNELS = 4
+"""Of a grid, where nothing says how many: as the first released models have it."""
+
 # The commands of the project that this one grew from say coefficients so.
 ALIASES = {"coef_kl": "beta", "coef_alpha": "alpha", "coef_lambda": "lambda_"}
 
@@ -85,12 +88,17 @@ def top_options(*, seed: int = 0, method: str = "vae") -> None:
 
 
 def model_options(
-    *, z_dim: int = 2, value_range: tuple[float, float] | None = None, decoder_spectral_norm: bool = False
+    *,
+    z_dim: int | None = 2,
+    z_channels: int | None = None,
+    value_range: tuple[float, float] | None = None,
+    decoder_spectral_norm: bool = False,
 ) -> None:
     """The keys of ``model`` beside its parts.
 
     Args:
-        z_dim: latent dimensions.
+        z_dim: latent dimensions of a flat code; null where the network's codes are grids.
+        z_channels: channels of a code where the network's codes are grids, 4 by default; null where they are flat.
         value_range: what the darkest and the brightest value of a pixel become; null is what the likelihood is meant
             for.
         decoder_spectral_norm: divides each weight of the decoder by its largest singular value.
@@ -177,12 +185,30 @@ def _data(values: object) -> dict[str, Any]:
 def _model(method: str, values: object) -> dict[str, Any]:
     given = check_keys("model", values, {*keys(model_options), "network", *PARTS})
     networks = {name: pair.encoder for name, pair in NETWORKS.items()}
-    parts = {"network": _part("model.network", given.pop("network", {}), networks)}
+    default = default_part(method, "network")
+    parts = {"network": _part("model.network", given.pop("network", {}), networks, default)}
     for name, registry in PARTS.items():
         parts[name] = _part(f"model.{name}", given.pop(name, {}), registry, default_part(method, name))
     said = METHODS[method].defaults.get("model", {})
     own = {name: said[name] for name in keys(model_options) if name in said}
-    return {**parts, **validate("model", model_options, {**own, **given})}
+    return {**parts, **_code_size(parts["network"]["kind"], own, validate("model", model_options, given), given)}
+
+
+def _code_size(
+    network: str, own: Mapping[str, Any], values: dict[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The row's own defaults under the values given, and of ``z_dim`` and ``z_channels`` the one that the network's
+    codes have."""
+    values |= {name: value for name, value in own.items() if name not in given}
+    has, other, default, what = ("z_dim", "z_channels", 2, "flat")
+    if NETWORKS[network].grid is not None:
+        has, other, default, what = ("z_channels", "z_dim", Z_CHANNELS, "grids")
+    if given.get(other) is not None:
+        raise UserError(f"model.{other}: the network {network} makes codes that are {what}; give model.{has} instead")
+    size = values[has] if given.get(has) is not None or has in own else default
+    if has == "z_channels" and size < 1:
+        raise UserError(f"model.z_channels: {size} is not right; it must be 1 or more")
+    return {**values, has: size, other: None}
 
 
 def _objective(method: str, values: object) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run is given away as: networks that need nothing of this package, and its curves."""
 
+from vaes.share.autoencoder import export_diffusers
 from vaes.share.export import DTYPES, FORMATS, PARTS, Exported, export_onnx, export_parts, export_torch, write
 from vaes.share.training_curves import Curve, curves, plot, write_plot
 
@@ -10,6 +11,7 @@ __all__ = [
     "Curve",
     "Exported",
     "curves",
+    "export_diffusers",
     "export_onnx",
     "export_parts",
     "export_torch",

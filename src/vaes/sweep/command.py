@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vaes import config as configuration
-from vaes.commands import _decoding as decoding
 from vaes.config.schema import check_keys
 from vaes.errors import Stopped, UserError
 from vaes.experiment import Experiment
@@ -17,6 +16,7 @@ from vaes.sweep.plan import sweep
 from vaes.sweep.screen import Screen, table
 from vaes.sweep.searching import BEST, Found, parse_ranges, search
 from vaes.terminal import brief, escape, note, quote, say
+from vaes.train.screen import decoding
 
 __all__ = ["Asked", "run_sweep"]
 

@@ -3,18 +3,20 @@
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from vaes.data import on_progress
 from vaes.terminal import Unbreakable, note
 from vaes.train.listeners import Listener
 
 if TYPE_CHECKING:
     from vaes.train.loop import Training
 
-__all__ = ["Screen"]
+__all__ = ["Screen", "decoding"]
 
 
 class Screen(Listener):
@@ -72,3 +74,19 @@ def _is_terminal() -> bool:
         return Unbreakable(sys.stderr).isatty()
     except ValueError:  # it was closed
         return False
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Inside, decoding that lasts shows a bar on a terminal."""
+    bars: list[tqdm[None]] = []
+
+    def told(done: int, total: int) -> None:
+        if not bars or bars[-1].total != total or done < bars[-1].n:
+            bars.append(tqdm(total=total, desc="decoding", unit=" images", delay=1.0, leave=False, disable=None))
+        bars[-1].update(done - bars[-1].n)
+
+    with on_progress(told):
+        yield
+    for bar in bars:
+        bar.close()

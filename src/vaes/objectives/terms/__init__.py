@@ -7,6 +7,7 @@ from vaes.objectives.terms.discrepancy import MMD, SlicedWasserstein
 from vaes.objectives.terms.image_critic import ImageCritic
 from vaes.objectives.terms.moments import DIP
 from vaes.objectives.terms.norms import GradientPenalty, LatentNorm
+from vaes.objectives.terms.patch_critic import PatchCritic
 from vaes.objectives.terms.rate import Capacity, FreeBits, JointCapacity
 from vaes.objectives.terms.similarity import MSSSIM, Perceptual
 
@@ -21,6 +22,7 @@ __all__ = [
     "JointCapacity",
     "LatentNorm",
     "MutualInformation",
+    "PatchCritic",
     "Perceptual",
     "PriorCritic",
     "SlicedWasserstein",
