@@ -36,6 +36,11 @@ class Objective(nn.Module):
                 raise ValueError(_misfit(part, missing, model))
         self.wants = frozenset[str]().union(*(part.needs for part in parts))
         """Fields of the trace that bound and terms read."""
+        if unread := sorted(model.posterior.losses - self.wants):
+            raise ValueError(
+                f"the posterior {type(model.posterior).__name__} learns by {' and '.join(unread)}, which nothing here "
+                f"reads: add {' and '.join(f'objective.terms.{name}' for name in unread)}, or take method vq_vae"
+            )
 
     @property
     def weights(self) -> frozenset[str]:
@@ -85,6 +90,7 @@ class Objective(nn.Module):
         if trace.rate is not None:
             out["rate"] = trace.rate.mean()
             out["elbo"] = -out["distortion"] - out["rate"]
+        out |= {name: trace.aux[name].mean() for name in self.model.posterior.tells}
         if self.terms:
             prior_z, images = self.model.sample_codes(noise.prior), None
             if any(term.draws_images for term in self.named_terms.values()):
@@ -106,6 +112,11 @@ def _misfit(part: Bound | Term, missing: list[str], model: VAE) -> str:
         return (
             f"{type(part).__name__} needs a rate per dimension in closed form, which {posterior} and {prior} have "
             "not: use a Gaussian posterior and a standard normal prior"
+        )
+    if not {"log_q", "logvar", "mean", "rate"} & {*missing}:
+        return (
+            f"{type(part).__name__} needs {', '.join(missing)}, which {posterior} does not give: it is made for "
+            "another posterior (model.posterior)"
         )
     return (
         f"{type(part).__name__} needs {', '.join(missing)}, which the posterior {posterior} does not give: use the "

@@ -38,6 +38,10 @@ class Posterior(nn.Module, abc.ABC):
     """Whether it cannot be computed on a device without (Apple's GPU)."""
     partner: str = "standard_normal"
     """The kind of prior that it is made for, to be named where another does not fit."""
+    losses: frozenset[str] = frozenset()
+    """Names in its ``aux`` that it learns by: a term must read them."""
+    tells: Mapping[str, str] = {}
+    """Names in its ``aux`` whose mean is told with the terms -> their unit."""
 
     @abc.abstractmethod
     def outputs(self, z_shape: tuple[int, ...]) -> int:
@@ -66,6 +70,10 @@ class Posterior(nn.Module, abc.ABC):
     @abc.abstractmethod
     def centre(self, h: Tensor, z_shape: tuple[int, ...]) -> Latent:
         """h (B, outputs) -> the Latent of one code an image (K = 1), its most typical."""
+
+    def worry(self) -> str:
+        """What went wrong with what it learned, for people; empty where nothing did."""
+        return ""
 
     def log_prob(self, h: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) of any codes z (K, B, Z...) -> (K, B), in nats."""

@@ -3,6 +3,7 @@
 from vaes.priors.affine import Affine
 from vaes.priors.base import Encode, Prior
 from vaes.priors.categorical import Categorical, Joint
+from vaes.priors.codes import Codes
 from vaes.priors.flow import MAF, RealNVP
 from vaes.priors.full_mixture import FullMixture
 from vaes.priors.mixture import Mixture, Vamp
@@ -14,6 +15,7 @@ __all__ = [
     "MAF",
     "Affine",
     "Categorical",
+    "Codes",
     "Encode",
     "FullMixture",
     "Joint",
