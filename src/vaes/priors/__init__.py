@@ -1,6 +1,7 @@
 """Priors p(z) over codes."""
 
 from vaes.priors.affine import Affine
+from vaes.priors.autoregressive import Autoregressive
 from vaes.priors.base import Encode, Prior
 from vaes.priors.categorical import Categorical, Joint
 from vaes.priors.codes import Codes
@@ -14,6 +15,7 @@ from vaes.priors.two_stage import TwoStage
 __all__ = [
     "MAF",
     "Affine",
+    "Autoregressive",
     "Categorical",
     "Codes",
     "Encode",
