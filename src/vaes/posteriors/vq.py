@@ -56,7 +56,7 @@ class RVQ(_Learned):
 
     Lee et al., Autoregressive Image Generation using Residual Quantization, 2022, https://arxiv.org/abs/2203.01941,
     section 3.1, whose books are one and the same; here each has its own, as in Zeghidour et al., SoundStream,
-    2021, https://arxiv.org/abs/2107.03312. With one book it is :class:`VQ`.
+    2021, https://arxiv.org/abs/2107.03312. A sum of words, quantized again, may be given others.
 
     Args:
         z_shape: of a code.
