@@ -42,7 +42,9 @@ def nearest(vectors: Tensor, words: Tensor) -> Tensor:
 
 def _nearest(vectors: Tensor, words: Tensor) -> Tensor:
     with torch.autocast(vectors.device.type, enabled=False):  # bfloat16 does not tell near words apart
-        return (words.square().sum(1) - 2 * (vectors @ words.T)).argmin(1)
+        middle = words.mean(0)  # about which squares are smallest, and their rounding
+        words = words - middle
+        return (words.square().sum(1) - 2 * ((vectors - middle) @ words.T)).argmin(1)
 
 
 def look_up(indices: Tensor, words: Tensor, z_shape: tuple[int, ...]) -> Tensor:
