@@ -54,13 +54,13 @@ def look_up(indices: Tensor, words: Tensor, z_shape: tuple[int, ...]) -> Tensor:
 
 def grid_of(vectors: Tensor, z_shape: tuple[int, ...]) -> Tensor:
     """The vector of each position (N, P, C) -> codes (N, Z...), what :func:`vectors_of` takes apart."""
-    return (vectors if len(z_shape) == 1 else vectors.mT).reshape(len(vectors), *z_shape)
+    return (vectors if len(z_shape) == 1 else vectors.mT).reshape(vectors.shape[0], *z_shape)
 
 
 def vectors_of(z: Tensor, positions: int) -> Tensor:
     """Codes (B, Z...) -> the vector of each position (B, P, C): a group of a flat code, or a place of a grid (C, h, w),
     row after row."""
-    return z.reshape(len(z), positions, -1) if z.dim() == 2 else z.flatten(2).mT
+    return z.reshape(z.shape[0], positions, -1) if z.dim() == 2 else z.flatten(2).mT
 
 
 def summed(x: Tensor) -> Tensor:
@@ -172,16 +172,16 @@ class Quantizer(Posterior):
         """Any z (N, Z...) -> the indices (N, P, Q) of the words that it is quantized to."""
         with torch.no_grad():
             found = self.assign(vectors_of(z, self.positions).flatten(0, 1), None).indices
-        return found.reshape(len(z), self.positions, self.books)
+        return found.reshape(z.shape[0], self.positions, self.books)
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Indices (N, P, Q) -> codes (N, Z...)."""
         return look_up(indices, self.words, self.z_shape)
 
     def _latent(self, h: Tensor, samples: int, keys: Tensor | None) -> Latent:
-        vectors = vectors_of(h.reshape(len(h), *self.z_shape), self.positions)
+        vectors = vectors_of(h.reshape(h.shape[0], *self.z_shape), self.positions)
         found = self.assign(vectors.flatten(0, 1), keys)
-        batch, shape = len(h), vectors.shape
+        batch, shape = h.shape[0], vectors.shape
         word = found.word.detach() + (found.soft - found.soft.detach())  # exactly the word, whatever the rounding
         z = grid_of(word.reshape(shape), self.z_shape)
         told = self._told(found.indices, keys is not None)
@@ -195,7 +195,7 @@ class Quantizer(Posterior):
     def _told(self, indices: Tensor, learning: bool) -> dict[str, Tensor]:
         share = self.use
         if not learning:
-            share = torch.stack([self._count(indices[:, q]) for q in range(self.books)]) / len(indices)
+            share = torch.stack([self._count(indices[:, q]) for q in range(self.books)]) / indices.shape[0]
         usage, perplexity = use_of(share)
         return {"code_usage": usage, "code_perplexity": perplexity}
 
