@@ -10,6 +10,7 @@ import pytest
 import torch
 from parts import Affine, randn
 from torch import Tensor
+from trainings import everything
 
 import vaes
 from vaes import Experiment, evaluate, likelihoods, posteriors, priors
@@ -337,6 +338,21 @@ def test_a_run_of_words_is_fitted_stored_sampled_and_evaluated(method: str, tmp_
     gaussian = build_model(load({"model": {"network": "mlp"}}), (1, 8, 8))
     with pytest.raises(UserError, match="the posterior Gaussian has none; use --kind gmm"):
         check(gaussian, "autoregressive", {})
+
+
+def test_words_by_running_means_are_resumed_bit_for_bit(tmp_path: Path) -> None:
+    own = {"kind": "vq", "codes": 16, "learn": "ema", "decay": 0.5, "restart": 0.5}
+    raw = {"method": "vq_vae", "model": {"z_dim": 8, "posterior": own, "network": {"kind": "mlp", "hidden": [16]}},
+           "train": {"n_steps": 12, "batch_size": 16, "save_freq": 6, "keep": 9, "precision": "bf16"}}  # fmt: skip
+    made = Experiment.of(raw)
+    made.fit(tmp_path / "whole", data=images(), device="cpu")
+    made.fit(tmp_path / "resumed", data=images(), device="cpu", resume=tmp_path / "whole" / "ckpt" / "step000006")
+    whole, resumed = everything(tmp_path / "whole"), everything(tmp_path / "resumed")
+    assert whole["weights"] == resumed["weights"]
+    moved = [name for name in whole["weights"] if "posterior" in name]
+    assert {"model.posterior.words_of_ema", "model.posterior.means", "model.posterior.use"} >= {
+        f"model.{n}" for n in moved
+    }
 
 
 def test_a_collapsed_codebook_is_said_in_words(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "joined",
     "look_up",
     "nearest",
+    "processes",
     "summed",
     "use_of",
     "vectors_of",
@@ -41,10 +42,9 @@ def nearest(vectors: Tensor, words: Tensor) -> Tensor:
 
 
 def _nearest(vectors: Tensor, words: Tensor) -> Tensor:
-    with torch.autocast(vectors.device.type, enabled=False):  # bfloat16 does not tell near words apart
-        middle = words.mean(0)  # about which squares are smallest, and their rounding
-        words = words - middle
-        return (words.square().sum(1) - 2 * ((vectors - middle) @ words.T)).argmin(1)
+    middle = words.mean(0)  # about which squares are smallest, and their rounding
+    words = words - middle
+    return (words.square().sum(1) - 2 * ((vectors - middle) @ words.T)).argmin(1)
 
 
 def look_up(indices: Tensor, words: Tensor, z_shape: tuple[int, ...]) -> Tensor:
@@ -65,7 +65,7 @@ def vectors_of(z: Tensor, positions: int) -> Tensor:
 
 def summed(x: Tensor) -> Tensor:
     """The sum over the processes of a training."""
-    if _processes() > 1:
+    if processes() > 1:
         x = x.clone()
         torch.distributed.all_reduce(x)
     return x
@@ -73,14 +73,15 @@ def summed(x: Tensor) -> Tensor:
 
 def joined(x: Tensor) -> Tensor:
     """The rows of all processes, in their order."""
-    if _processes() == 1:
+    if processes() == 1:
         return x
-    parts = [torch.empty_like(x) for _ in range(_processes())]
+    parts = [torch.empty_like(x) for _ in range(processes())]
     torch.distributed.all_gather(parts, x.contiguous())
     return torch.cat(parts)
 
 
-def _processes() -> int:
+def processes() -> int:
+    """How many a training has."""
     ready = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_world_size() if ready else 1
 
@@ -180,7 +181,8 @@ class Quantizer(Posterior):
 
     def _latent(self, h: Tensor, samples: int, keys: Tensor | None) -> Latent:
         vectors = vectors_of(h.reshape(h.shape[0], *self.z_shape), self.positions)
-        found = self.assign(vectors.flatten(0, 1), keys)
+        with torch.autocast(h.device.type, enabled=False):  # bfloat16 does not tell near words apart
+            found = self.assign(vectors.flatten(0, 1), keys)
         batch, shape = h.shape[0], vectors.shape
         word = found.word.detach() + (found.soft - found.soft.detach())  # exactly the word, whatever the rounding
         z = grid_of(word.reshape(shape), self.z_shape)
@@ -206,7 +208,7 @@ class Quantizer(Posterior):
 
     def _follow(self, book: int, index: Tensor) -> None:
         """Take a batch of all processes into the running shares of the words."""
-        share = summed(self._count(index) / len(index)) / _processes()
+        share = summed(self._count(index) / len(index)) / processes()
         self.use[book].mul_(self.decay).add_((1 - self.decay) * share)
 
     def worry(self) -> str:

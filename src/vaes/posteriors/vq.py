@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vaes.posteriors.quantizer import Assigned, Quantizer, joined, nearest, summed
+from vaes.posteriors.quantizer import Assigned, Quantizer, joined, nearest, processes, summed
 
 __all__ = ["RVQ", "VQ", "SimVQ"]
 
@@ -138,7 +138,7 @@ class RVQ(_Learned):
         for some, these in zip(index.split(at_once), vectors.split(at_once), strict=True):
             member = nn.functional.one_hot(some, k).to(these)  # a sum in one order, so that a resumed run has its bits
             share = share + member.T @ these
-        share = summed(share / len(index)) / summed(torch.ones_like(share[0, 0]))
+        share = summed(share / len(index)) / processes()
         self.means[book].mul_(self.decay).add_((1 - self.decay) * share)
         count = self.use[book][:, None]
         known = count > torch.finfo(count.dtype).tiny / (1 - self.decay)
@@ -205,4 +205,5 @@ class SimVQ(_Learned):
     @property
     def words(self) -> Tensor:
         """(1, K, C)."""
-        return (self.basis @ self.weight.T)[None]
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return (self.basis @ self.weight.T)[None]
