@@ -114,6 +114,7 @@ class Quantizer(Posterior):
     tells = {"code_usage": "share of the words", "code_perplexity": "words"}  # noqa: RUF012 - as in the base
     partner = "codes"
     decay = 0.99
+    remedy = "take fewer words (model.posterior.codes)"
     use: Tensor
 
     def __init__(self, z_shape: tuple[int, ...], groups: int | None, books: int = 1) -> None:
@@ -218,8 +219,7 @@ class Quantizer(Posterior):
             return ""
         return (
             f"the codebook has collapsed: {usage:.1%} of its {self.use.shape[1]:,} words are in use (perplexity "
-            f"{perplexity:.1f}); take fewer words, model.posterior.restart above 0 or the posterior simvq, or more "
-            "images and a longer training"
+            f"{perplexity:.1f}); {self.remedy}, or more images and a longer training"
         )
 
 

@@ -72,6 +72,7 @@ class RVQ(_Learned):
             batch, chosen by the step's own noise; so the first batches fill the books. 0 for never.
     """
 
+    remedy = "take fewer words (model.posterior.codes), model.posterior.restart above 0, or the posterior simvq"
     words_of_ema: Tensor
     means: Tensor
     offset: Tensor
