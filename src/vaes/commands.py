@@ -235,7 +235,7 @@ def run_fit_prior(
         f"model's own prior {n.own:.2f}"
     )
     if n.nats < n.gaussian - 1.96 * n.gain_stderr and chosen == "autoregressive":
-        note("note: frequencies explain indices held out better: more --steps or images, or a smaller --width, may serve")
+        note("note: frequencies explain indices held out better: more --steps, or more images, may serve better")
     elif n.nats < n.gaussian - 1.96 * n.gain_stderr and found.prior.exact:
         note("note: one Gaussian explains codes held out better: --kind gmm with fewer --components may serve better")
     if _moved_on(run, where, checkpoint):

@@ -107,7 +107,8 @@ class Quantizer(Posterior):
 
     ``aux["indices"]`` is (B, P, Q), and of each image by its name: the losses, in units of code squared, summed over
     positions and channels, so that they stand beside the distortion, which is summed over pixels; and ``tells``. Those
-    count the words of the batch at hand in evaluation, and in training those of about the last 1 / (1 - decay) batches.
+    count the words of the images at hand in evaluation, of all of them in a validation, and in training those of about
+    the last 1 / (1 - decay) batches.
     """
 
     gives = frozenset({"mean", "log_q", "indices", "code_usage", "code_perplexity"})
@@ -187,7 +188,7 @@ class Quantizer(Posterior):
         batch, shape = h.shape[0], vectors.shape
         word = found.word.detach() + (found.soft - found.soft.detach())  # exactly the word, whatever the rounding
         z = grid_of(word.reshape(shape), self.z_shape)
-        told = self._told(found.indices, keys is not None)
+        told = self.told(found.indices) if keys is None else self._use_of(self.use)
         aux = {name: loss.reshape(shape[:2]).sum(1) for name, loss in found.losses.items()}
         aux |= {name: value.expand(batch) for name, value in told.items()}
         aux |= {name: value.reshape(*shape[:2], *value.shape[1:]) for name, value in found.beside.items()}
@@ -195,10 +196,12 @@ class Quantizer(Posterior):
         return Latent(z.expand(samples, *z.shape), h.new_zeros(samples, batch), z, None, aux)
 
     @torch.no_grad()
-    def _told(self, indices: Tensor, learning: bool) -> dict[str, Tensor]:
-        share = self.use
-        if not learning:
-            share = torch.stack([self._count(indices[:, q]) for q in range(self.books)]) / indices.shape[0]
+    def told(self, indices: Tensor) -> dict[str, Tensor]:
+        """How the words are used by indices (..., Q)."""
+        flat = indices.reshape(-1, self.books)
+        return self._use_of(torch.stack([self._count(flat[:, q]) for q in range(self.books)]))
+
+    def _use_of(self, share: Tensor) -> dict[str, Tensor]:
         usage, perplexity = use_of(share)
         return {"code_usage": usage, "code_perplexity": perplexity}
 
@@ -224,8 +227,8 @@ class Quantizer(Posterior):
 
 
 def use_of(share: Tensor) -> tuple[Tensor, Tensor]:
-    """Shares (Q, K) of each book's words -> the share of words in use (at least a tenth of an even share), and the
-    perplexity ``exp(-sum p log p)``, both the mean over books."""
+    """Shares (Q, K) of each book's words, or their counts -> the share of words in use (those that have at least a
+    tenth of an even share), and the perplexity ``exp(-sum p log p)``, both the mean over books."""
     p = share / share.sum(-1, keepdim=True).clamp_min(torch.finfo(share.dtype).tiny)
     usage = (p >= RARE / p.shape[-1]).to(p.dtype).mean()
     return usage, torch.exp(-torch.xlogy(p, p).sum(-1)).mean()
