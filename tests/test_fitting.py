@@ -233,7 +233,7 @@ def test_the_codes_of_a_point_are_the_encoder_s(tmp_path: Path) -> None:
     torch.testing.assert_close(every.sort(0).values, wanted.sort(0).values)
 
 
-@pytest.mark.parametrize("kind", fitting.KINDS)
+@pytest.mark.parametrize("kind", ["gmm", "flow", "two_stage"])
 def test_a_stored_prior_reloads_bit_for_bit_and_is_what_samples_come_from(run: Run, kind: str, tmp_path: Path) -> None:
     shutil.copytree(run.folder, tmp_path / "run")
     here = vaes.load(tmp_path / "run").with_data(images())

@@ -50,15 +50,16 @@ def bounds() -> list[Bound]:
 
 def terms(z_shape: tuple[int, ...]) -> dict[str, Any]:
     """All that can stand beside a Gaussian, made alike for both."""
-    wired = {"z_shape": z_shape, "image_shape": IMAGE}
+    wired = {"z_shape": z_shape, "image_shape": IMAGE, "value_range": (-1.0, 1.0)}
+    gives = pair()[0].gives
     found = {}
     for name, kind in TERMS.items():
         torch.manual_seed(3)
         names = list(kind.__init__.__annotations__)  # type: ignore[misc]
-        if "value_range" in names or name == "image_critic":  # of images larger than these
+        if "find_features" in names or name in ("patch_critic",):
             continue
-        made = kind(*(wired[key] for key in ("z_shape", "image_shape") if key in names))
-        if not made.needs & {"gaussian", "logits"}:
+        made = kind(*(wired[key] for key in wired if key in names))
+        if made.needs <= gives:
             found[name] = made
     assert {"mmd", "free_bits", "capacity", "total_correlation", "total_correlation_critic", "dip"} <= found.keys()
     return found

@@ -13,12 +13,14 @@ __all__ = [
     "joint_weights",
     "kl_weights",
     "lambda_of",
+    "lfq_weights",
     "ms_ssim_weights",
     "no_weights",
     "perceptual_weights",
     "rae_gp_weights",
     "rae_weights",
     "tc_weights",
+    "vq_weights",
 ]
 
 ROUNDING = 1e-9  # of schedules whose weight is to end at 0
@@ -216,6 +218,27 @@ def kl_weights(
         "perceptual": _not_negative("gamma", gamma) * pixels,
         "patch_critic": _not_negative("adversary", adversary) * pixels,
     }
+
+
+def vq_weights(pixels: int, *, beta: Scheduled = 0.25) -> dict[str, float]:
+    """``beta`` weighs the commitment; the codebook's own loss moves nothing but the words, and weighs 1.
+
+    Args:
+        pixels: C * H * W.
+        beta: the weight of the encoder's squared distance from its words.
+    """
+    return {"codebook": 1.0, "commitment": _not_negative("beta", beta)}
+
+
+def lfq_weights(pixels: int, *, beta: Scheduled = 0.25, gamma: Scheduled = 0.1) -> dict[str, float]:
+    """``beta`` weighs the commitment, ``gamma`` the entropies of the words.
+
+    Args:
+        pixels: C * H * W.
+        beta: the weight of the encoder's squared distance from its words.
+        gamma: nats of loss for a nat of entropy.
+    """
+    return {"commitment": _not_negative("beta", beta), "code_entropy": _not_negative("gamma", gamma)}
 
 
 def _not_negative(name: str, value: float) -> float:

@@ -234,10 +234,12 @@ def run_fit_prior(
     nats = f"{n.nats:.2f}" if found.prior.exact else f"at least {n.nats:.2f} (a bound)"
     gain = f"{n.nats - n.gaussian:+.2f} ± {1.96 * n.gain_stderr:.2f}"
     say(
-        f"codes of {n.held:,} images held out, in nats a code: {nats}; one Gaussian {n.gaussian:.2f} ({gain}); the "
+        f"codes of {n.held:,} images held out, in nats a code: {nats}; {found.simplest} {n.gaussian:.2f} ({gain}); the "
         f"model's own prior {n.own:.2f}"
     )
-    if n.nats < n.gaussian - 1.96 * n.gain_stderr and found.prior.exact:
+    if n.nats < n.gaussian - 1.96 * n.gain_stderr and chosen == "autoregressive":
+        note("note: frequencies explain indices held out better: more --steps, or more images, may serve better")
+    elif n.nats < n.gaussian - 1.96 * n.gain_stderr and found.prior.exact:
         note("note: one Gaussian explains codes held out better: --kind gmm with fewer --components may serve better")
     if _moved_on(run, where, checkpoint):
         note("note: the training went on meanwhile, and other weights would be taken now: fit again once it has ended")

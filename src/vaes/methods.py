@@ -19,12 +19,14 @@ from vaes.coefficients import (
     joint_weights,
     kl_weights,
     lambda_of,
+    lfq_weights,
     ms_ssim_weights,
     no_weights,
     perceptual_weights,
     rae_gp_weights,
     rae_weights,
     tc_weights,
+    vq_weights,
 )
 
 __all__ = ["FITTED", "METHODS", "Method", "table"]
@@ -60,6 +62,7 @@ class Method(NamedTuple):
 INFO = ("Zhao, Song & Ermon 2017", "https://arxiv.org/abs/1706.02262", info_weights)
 AUTOENCODER: dict[str, Any] = {"model": {"posterior": "point"}}
 WAE = ("Tolstikhin et al. 2018", "https://arxiv.org/abs/1711.01558")
+QUANTIZED = "distortion + log K for each index"
 DIP = ("Kumar, Sattigeri & Balakrishnan 2018", "https://arxiv.org/abs/1711.00848", dip_weights)
 RAE = ("Ghosh et al. 2020", "https://arxiv.org/abs/1903.12436")
 TIGHTER = ("Rainforth et al. 2018", "https://arxiv.org/abs/1802.04537", no_weights)
@@ -68,6 +71,12 @@ DAI = ("Dai & Wipf 2019", "https://arxiv.org/abs/1903.05789", elbo_weights)
 RAMP = {"kind": "linear", "start": 0.0, "stop": 25.0}
 FIVE = {"kind": "linear", "start": 0.0, "stop": 5.0}
 COOLING = {"kind": "linear", "start": 1.0, "stop": 0.5}
+
+
+def _quantized(kind: str) -> dict[str, Any]:
+    """64 numbers, 16 positions of 4, that are quantized so."""
+    return {"model": {"z_dim": 64, "posterior": kind, "prior": "codes"}}
+
 
 METHODS: dict[str, Method] = {
     "ae": Method(
@@ -363,9 +372,55 @@ METHODS: dict[str, Method] = {
         terms=("latent_norm",),
         defaults={"model": {"posterior": "point", "decoder_spectral_norm": True}},
     ),
+    "vq_vae": Method(
+        "VQ-VAE",
+        "van den Oord, Vinyals & Kavukcuoglu 2017",
+        "https://arxiv.org/abs/1711.00937",
+        vq_weights,
+        f"{QUANTIZED} + |sg[z] - e|^2 + beta * |z - sg[e]|^2, beta = 0.25",
+        terms=("codebook", "commitment"),
+        defaults=_quantized("vq"),
+    ),
+    "rvq_vae": Method(
+        "RQ-VAE",
+        "Lee et al. 2022",
+        "https://arxiv.org/abs/2203.01941",
+        vq_weights,
+        f"{QUANTIZED} + |sg[z] - e|^2 + beta * |z - sg[e]|^2 summed over 4 books, beta = 0.25",
+        terms=("codebook", "commitment"),
+        defaults=_quantized("rvq"),
+    ),
+    "fsq_vae": Method(
+        "FSQ",
+        "Mentzer et al. 2023",
+        "https://arxiv.org/abs/2309.15505",
+        no_weights,
+        QUANTIZED,
+        defaults=_quantized("fsq"),
+    ),
+    "lfq_vae": Method(
+        "MAGVIT-v2's lookup-free quantization",
+        "Yu et al. 2023",
+        "https://arxiv.org/abs/2310.05737",
+        lfq_weights,
+        f"{QUANTIZED} + beta * |z - sg[e]|^2 + gamma * (E H[q] - H[E q]), beta = 0.25, gamma = 0.1",
+        terms=("commitment", "code_entropy"),
+        defaults=_quantized("lfq"),
+    ),
+    "simvq_vae": Method(
+        "SimVQ",
+        "Zhu et al. 2024",
+        "https://arxiv.org/abs/2411.02038",
+        vq_weights,
+        f"{QUANTIZED} + |sg[z] - e|^2 + beta * |z - sg[e]|^2, e a fixed basis through a linear map, beta = 0.25",
+        terms=("codebook", "commitment"),
+        defaults=_quantized("simvq"),
+    ),
 }
 
+QUANTIZERS = ("vq_vae", "rvq_vae", "fsq_vae", "lfq_vae", "simvq_vae")
 FITTED = {"ae": "gmm", "rae_l2": "gmm", "rae_gp": "gmm", "rae_sn": "gmm", "two_stage_vae": "two_stage"}
+FITTED |= dict.fromkeys(QUANTIZERS, "autoregressive")
 """Rows whose codes do not fill the prior that they are drawn from -> the kind that is to be fitted afterwards."""
 
 

@@ -91,6 +91,8 @@ class VAE(nn.Module):
                 f"{type(posterior).__name__} does not give: use a Gaussian posterior or a standard normal prior"
             )
 
+        prior.bind(posterior)
+
     @property
     def z_shape(self) -> tuple[int, ...]:
         """The shape of a code: (D,) for a flat one."""

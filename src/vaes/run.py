@@ -182,7 +182,7 @@ class Run:
 
     def fitted_prior(self, name: "str | Fitted | None" = None) -> Fitted | None:
         """What ``name`` stands for: the prior that was fitted to these weights last, or None (the model's own) where
-        there is none; ``own`` is always None, ``fitted`` and the kinds ``gmm``, ``flow`` and ``two_stage`` never.
+        there is none; ``own`` is always None, ``fitted`` and the kinds (:data:`vaes.fitting.KINDS`) never.
 
         Raises:
             UserError: what was asked for is not there, belongs to other weights, or is damaged.
@@ -204,8 +204,8 @@ class Run:
         """Fit a prior to draws of q(z|x) of the training images. Likelihoods and bounds keep the model's own prior.
 
         Args:
-            kind: ``gmm``, ``flow`` or ``two_stage``, see :func:`vaes.fitting.fit`; by default the method's, or
-                gmm.
+            kind: ``gmm``, ``flow`` or ``two_stage``, see :func:`vaes.fitting.fit`, or ``autoregressive``, see
+                :func:`vaes.fitting.fit_indices`; by default the method's, or gmm.
             seed: of the choice of images, draws, first weights and batches.
             n_images: at most.
             write: store it beside the weights, where :meth:`sample` and :meth:`evaluate` find it.

@@ -71,6 +71,8 @@ def inputs(run: Run, part: str, n: int) -> Tensor:
         (small(prior="mixture"), ("sampler",)),
         (small(posterior="full_covariance"), ("encoder",)),
         (small(posterior="joint", prior="joint"), share.PARTS),
+        (small(posterior="rvq", prior="codes"), share.PARTS),
+        (small(posterior="fsq", prior="codes"), share.PARTS),
         (untrained(model={"z_dim": 3, "network": {"kind": "conv", "dim": 8}}), ("encoder", "decoder")),
     ],
     ids=lambda value: value.model.prior.__class__.__name__ if isinstance(value, Run) else "-".join(value),
@@ -90,6 +92,7 @@ def test_onnx_gives_what_the_model_gives_for_any_batch(run: Run, parts: Any) -> 
 @pytest.mark.parametrize("posterior", POSTERIORS)
 def test_every_posterior_goes_by_its_central_code(posterior: str) -> None:
     prior = {"joint": "joint", "relaxed_categorical": "categorical", "von_mises_fisher": "sphere"}
+    prior |= dict.fromkeys(("vq", "rvq", "fsq", "lfq", "simvq"), "codes")
     steps = {"n_steps": 1} if posterior in ("householder", "iaf", "planar", "sylvester") else {}
     run = small(posterior={"kind": posterior, **steps}, prior=prior.get(posterior, "standard_normal"))
     if posterior == "point":

@@ -37,10 +37,10 @@ def test_muon_leaves_alone_what_is_no_matrix_and_what_is_a_critic_s(method: str)
         own |= {names[id(p)] for p in group["params"] if group["own_lr"] is not None}
         left |= {names[id(p)] for p in group["params"] if not group["matrix"]}
     critics = {name for name in names.values() if name.startswith("terms.")}
-    things = {f"model.prior.{name}" for name in ("pseudo", "logits", "mean", "logvar")}
+    things = {f"model.prior.{name}" for name in ("pseudo", "logits", "mean", "logvar")} | {"model.posterior.weight"}
     assert own == critics
     assert left == critics | things.intersection(names.values())
-    has = method in ("vamp_vae", "gmm_vae") or any("critic" in term for term in METHODS[method].terms)
+    has = method in ("vamp_vae", "gmm_vae") or any("critic" in x or x == "codebook" for x in METHODS[method].terms)
     assert bool(left) == has
 
 

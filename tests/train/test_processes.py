@@ -36,13 +36,16 @@ def finish(arguments: list[str], cwd: Path, status: int = 0) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("method", ["vae", "wae_gan", "aae"])  # without a critic, with one, and by turns
+@pytest.mark.parametrize("method", ["vae", "wae_gan", "aae", "vq_vae"])  # a critic or none, turns, words by counting
 def test_two_processes_equal_one_on_the_same_global_batch(method: str, tmp_path: Path) -> None:
     # Without batch statistics: with them each process normalises by its own share. Adam, because orthogonalising a
     # gradient magnifies the rounding of its smallest directions.
     options = ["--model.network.norm=none", "--train.n_steps=6", "--train.accumulate=2", "--train.optimizer=adam"]
     # A critic's pull is small at the start, and Adam would magnify its rounding.
     options += ["--method", method, *([] if method == "vae" else ["--train.eps=1e-3"])]
+    if method == "vq_vae":  # whose words follow micro-batches, and those are others with two processes
+        options += ["--model.posterior.learn=ema", "--model.posterior.codes=32", "--train.accumulate=1"]
+        options += ["--model.posterior.decay=0.5", "--model.posterior.restart=0.5"]
     finish(command(tmp_path / "one", *options), tmp_path)
     torchrun = [str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", str(random.randint(20_000, 40_000))]
     said = finish([*torchrun, "-m", "vaes", *command(tmp_path / "two", *options)[1:]], tmp_path)
@@ -51,7 +54,7 @@ def test_two_processes_equal_one_on_the_same_global_batch(method: str, tmp_path:
     for name in one.weights:
         torch.testing.assert_close(one.weights[name], two.weights[name], rtol=1e-4, atol=1e-6)
     critic = [name for name in one.training if name.startswith("terms.")]
-    assert bool(critic) == (method != "vae")
+    assert bool(critic) == ("vae" not in method)
     for name in critic:
         torch.testing.assert_close(one.training[name], two.training[name], rtol=1e-4, atol=1e-6)
     lines = [
@@ -60,7 +63,8 @@ def test_two_processes_equal_one_on_the_same_global_batch(method: str, tmp_path:
     assert len(lines[0]) == len(lines[1]) > 0
     for a, b in zip(*lines, strict=True):
         assert a.keys() == b.keys()
-        assert all(a[key] == (pytest.approx(b[key], rel=1e-4, abs=1e-5) if key != "split" else b[key]) for key in a)
+        for key in a.keys() - {"split"}:  # one vector of thousands between two words may go either way
+            assert a[key] == pytest.approx(b[key], rel=1e-3 if key == "code_perplexity" else 1e-4, abs=1e-5), key
 
 
 def test_two_processes_resume(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from vaes.cli.parser import MOST_IMAGES, SEEDS, Parser, Read, of_a_run, whole
 
 __all__ = ["KINDS", "fit_prior", "options", "prior"]
 
-KINDS = ("gmm", "flow", "two_stage")
+KINDS = ("gmm", "flow", "two_stage", "autoregressive")
 
 EPILOG = (
     "gmm: a mixture of Gaussians by EM; flow: a normalizing flow by maximum likelihood; two_stage: a second VAE of the "
-    "codes, whose density is known by a bound alone. It goes to prior-KIND.safetensors beside the weights. Likelihoods "
-    "and bounds stay with the model's own prior. Keys of the data section can be given too: --data.root elsewhere"
+    "codes, whose density is known by a bound alone; autoregressive: a causal transformer over the indices of "
+    "quantized codes (of vq_vae and its kin). It goes to prior-KIND.safetensors beside the weights. Likelihoods and "
+    "bounds stay with the model's own prior. Keys of the data section can be given too: --data.root elsewhere"
 )
 
 
@@ -26,7 +27,9 @@ def options(parser: Parser) -> Parser:
     parser.add_argument("--components", type=whole(1, 10_000), help="of gmm (default: 10)")
     parser.add_argument("--flow", choices=("realnvp", "maf"), help="of flow (default: realnvp)")
     parser.add_argument(
-        "--width", type=whole(1, 100_000), help="of hidden layers (default: two_stage 256, maf 256, realnvp 128)"
+        "--width",
+        type=whole(1, 100_000),
+        help="of hidden layers (default: two_stage and maf 256, realnvp and autoregressive 128)",
     )
     parser.add_argument(
         "--steps", type=whole(1, 10_000_000), help="at most (default: 500 of EM, 5,000 of the optimiser)"

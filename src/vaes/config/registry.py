@@ -52,20 +52,26 @@ LIKELIHOODS: Mapping[str, Callable[..., likelihoods.Likelihood]] = {
 }
 
 POSTERIORS: dict[str, Callable[..., posteriors.Posterior]] = {
+    "fsq": posteriors.FSQ,
     "full_covariance": posteriors.FullCovariance,
     "gaussian": posteriors.Gaussian,
     "householder": posteriors.Householder,
     "iaf": posteriors.IAF,
     "joint": posteriors.Joint,
+    "lfq": posteriors.LFQ,
     "planar": posteriors.Planar,
     "point": posteriors.Point,
     "relaxed_categorical": posteriors.RelaxedCategorical,
+    "rvq": posteriors.RVQ,
+    "simvq": posteriors.SimVQ,
     "sylvester": posteriors.Sylvester,
     "von_mises_fisher": posteriors.VonMisesFisher,
+    "vq": posteriors.VQ,
 }
 
 PRIORS: dict[str, Callable[..., priors.Prior]] = {
     "categorical": priors.Categorical,
+    "codes": priors.Codes,
     "joint": priors.Joint,
     "maf": priors.MAF,
     "mixture": priors.Mixture,
@@ -86,6 +92,9 @@ BOUNDS: dict[str, Callable[..., objectives.Bound]] = {
 
 TERMS: dict[str, Callable[..., objectives.Term]] = {
     "capacity": objectives.terms.Capacity,
+    "code_entropy": objectives.terms.CodeEntropy,
+    "codebook": objectives.terms.Codebook,
+    "commitment": objectives.terms.Commitment,
     "dip": objectives.terms.DIP,
     "free_bits": objectives.terms.FreeBits,
     "gradient_penalty": objectives.terms.GradientPenalty,

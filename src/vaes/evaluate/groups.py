@@ -20,6 +20,7 @@ from vaes.evaluate.job import Job
 from vaes.evaluate.latent import (
     active_units,
     aggregate_mmd,
+    code_use,
     draw_codes,
     kl_per_dimension,
     log_det_covariance,
@@ -51,6 +52,7 @@ from vaes.evaluate.record import (
 )
 from vaes.fitting import Fitted
 from vaes.model import VAE
+from vaes.posteriors import Quantizer
 from vaes.priors import StandardNormal
 
 __all__ = ["GROUPS"]
@@ -308,7 +310,15 @@ def _latent(job: Job) -> Found:
     found += attempt("gaussian_total_correlation", lambda: gaussian_total_correlation(mean))
     found += attempt("gaussian_wasserstein", lambda: gaussian_wasserstein(mean))
     found += attempt("mutual_information_of_codes", lambda: mutual_information_of_codes(mean))
+    if isinstance(posterior := job.model.posterior, Quantizer):
+        found += attempt("code_use", lambda: _code_use(job, posterior.use.shape[1]))
     return found + attempt("aggregate_mmd", lambda: _mmd(job))
+
+
+def _code_use(job: Job, words: int) -> tuple[Metric, ...]:
+    parts = batches(job.index, job.budget.batch_size, "indices", job.progress)
+    indices = [job.model.encode(job.floats(job.images, part)).aux["indices"].cpu() for part in parts]
+    return code_use(torch.cat(indices), words)
 
 
 def _mmd(job: Job) -> tuple[Metric, ...]:

@@ -25,12 +25,14 @@ from vaes.evaluate.record import (
     same_length,
 )
 from vaes.functional import LOG_2PI, Kernel, gaussian_kernel, kl_normal
+from vaes.posteriors import use_of
 
 __all__ = [
     "AggregateDensity",
     "active_units",
     "aggregate_log_density",
     "aggregate_mmd",
+    "code_use",
     "draw_codes",
     "draw_noise",
     "gaussian_posteriors",
@@ -60,6 +62,34 @@ def gaussian_posteriors(mean: Array, logvar: Array, min_rows: int = 1) -> tuple[
     if lv.abs().max() > 700:
         raise NotApplicable(f"log-variances reach {float(lv.abs().max()):.3g} in size: exp of that is no number")
     return mu, lv
+
+
+def code_use(indices: Array, words: int) -> tuple[Metric, Metric]:
+    """How the words of a codebook are used: the share that occurs at least a tenth as often as it would if all were
+    alike, and the perplexity ``exp(-sum p log p)`` of their frequencies; the mean over books.
+
+    Args:
+        indices: (N, P, Q) of N images, P positions and Q books.
+        words: K, of each book.
+
+    Raises:
+        NotApplicable: there are none.
+    """
+    found = torch.as_tensor(indices).cpu()
+    if not found.numel():
+        raise NotApplicable("there are no indices")
+    books = found.flatten(0, 1).T
+    share = torch.stack([torch.bincount(book, minlength=words) for book in books]).double() / books.shape[1]
+    usage, perplexity = (float(value) for value in use_of(share))
+    n = books.shape[1]
+    note = f"{n:,} indices do not tell {words:,} words well" if n < 5 * words else None
+    if usage < 0.25 and note is None:
+        note = "the codebook has collapsed: most of its words are out of use"
+    about = f"of {words:,} words, over {n:,} positions of {len(found):,} images, the mean over {len(books)} books"
+    return (
+        Metric("code_usage", usage, n, f"share that is in use (a tenth of an even share or more) {about}", note=note),
+        Metric("code_perplexity", perplexity, n, f"exp of the entropy of the frequencies {about}", note=note),
+    )
 
 
 def jackknife_groups(rows: int, groups: int) -> Tensor:

@@ -10,10 +10,10 @@ from tqdm import tqdm
 from vaes.data import ImageSet, to_float
 from vaes.errors import UserError
 from vaes.model import VAE, evaluation
-from vaes.posteriors import REAL
+from vaes.posteriors import REAL, WORDS
 from vaes.randomness import Use, draw, permutation
 
-__all__ = ["Codes", "draw_codes", "refuse_support"]
+__all__ = ["Codes", "chosen_images", "divided", "draw_codes", "refuse_support"]
 
 ENOUGH = 50_000
 """Codes that are made of few images by several draws of each."""
@@ -36,12 +36,35 @@ def refuse_support(model: VAE) -> None:
     Raises:
         UserError: saying what they are, and what works.
     """
+    if model.prior.support == WORDS:
+        raise UserError(
+            f"codes are {WORDS}, and priors of other kinds are over {REAL}: use --kind autoregressive, a prior over "
+            "their indices"
+        )
     if model.prior.support != REAL:
         raise UserError(
             f"codes are {model.prior.support}, and priors that are fitted afterwards are over {REAL}: such codes are "
             f"drawn from the model's own prior ({type(model.prior).__name__}); a model with model.posterior gaussian "
             "or point can be fitted"
         )
+
+
+def chosen_images(images: ImageSet, seed: int, most: int) -> Tensor:
+    """The places of at most so many images, in a random order.
+
+    Raises:
+        UserError: there are fewer than 10.
+    """
+    index = permutation(len(images), seed, Use.FITTING)[:most]
+    if len(index) < LEAST_IMAGES:
+        raise UserError(f"{len(index)} images to fit a prior to; at least {LEAST_IMAGES} are needed")
+    return index
+
+
+def divided(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows in a random order -> those to fit to, a tenth to stop by, and a tenth to measure on."""
+    tenth = len(rows) // 10
+    return rows[2 * tenth :], rows[tenth : 2 * tenth], rows[:tenth]
 
 
 def draw_codes(model: VAE, images: ImageSet, *, seed: int = 0, most: int = 100_000, progress: bool = False) -> Codes:
@@ -54,9 +77,7 @@ def draw_codes(model: VAE, images: ImageSet, *, seed: int = 0, most: int = 100_0
         UserError: codes that cannot be fitted, fewer than 10 images, or codes that are not finite.
     """
     refuse_support(model)
-    index = permutation(len(images), seed, Use.FITTING)[:most]
-    if len(index) < LEAST_IMAGES:
-        raise UserError(f"{len(index)} images to fit a prior to; at least {LEAST_IMAGES} are needed")
+    index = chosen_images(images, seed, most)
     noisy, like = "log_q" in model.posterior.gives, next(model.parameters())
     draws = min(MOST_DRAWS, math.ceil(ENOUGH / len(index))) if noisy else 1
     parts = []
@@ -76,5 +97,5 @@ def draw_codes(model: VAE, images: ImageSet, *, seed: int = 0, most: int = 100_0
             f"the codes of {bad:,} of {len(codes):,} images are not finite: the training diverged; take an earlier "
             "checkpoint"
         )
-    tenth = len(codes) // 10
-    return Codes(codes[2 * tenth :], codes[tenth : 2 * tenth], codes[:tenth, 0])
+    fit, stop, held = divided(codes)
+    return Codes(fit, stop, held[:, 0])

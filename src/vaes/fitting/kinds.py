@@ -1,4 +1,4 @@
-"""The three kinds of prior that are fitted after training: a mixture, a flow, a second VAE."""
+"""The kinds of prior that are fitted after training, and how those over real vectors are."""
 
 import copy
 import math
@@ -14,14 +14,15 @@ from tqdm import tqdm
 
 from vaes.errors import UserError
 from vaes.fitting.codes import Codes
-from vaes.priors import MAF, Affine, FullMixture, Prior, RealNVP, TwoStage
+from vaes.priors import MAF, Affine, Autoregressive, FullMixture, Prior, RealNVP, TwoStage
 
-__all__ = ["KINDS", "Fitted", "Numbers", "build", "check_options", "fit", "gaussian_of"]
+__all__ = ["KINDS", "Fitted", "Numbers", "build", "check_options", "descend", "fit", "gaussian_of"]
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "gmm": {"components": 10, "steps": 500},
     "flow": {"flow": "realnvp", "steps": 5000, "width": None},
     "two_stage": {"steps": 5000, "width": 256},
+    "autoregressive": {"steps": 5000, "width": 128},
 }
 """Kind -> its options and their defaults; null is the flow's own."""
 
@@ -40,7 +41,7 @@ class Numbers(NamedTuple):
     codes: int
     held: int
     nats: float  # log p, or a bound where the prior is not exact
-    gaussian: float  # of the one Gaussian that fits best
+    gaussian: float  # of the one Gaussian that fits best; of indices, each by its own frequencies
     own: float  # of the model's own prior
     gain_stderr: float  # of nats - gaussian
 
@@ -67,8 +68,15 @@ class Fitted(NamedTuple):
             n = self.options["components"]
             what = f"mixture of {n} Gaussians with full covariances" if n > 1 else "Gaussian with a full covariance"
         else:
-            what = f"{self.options['flow']} flow" if self.kind == "flow" else "second VAE"
+            flow = f"{self.options.get('flow')} flow"
+            named = {"flow": flow, "two_stage": "second VAE", "autoregressive": "causal transformer over indices"}
+            what = named[self.kind]
         return f"the {what} fitted after training"
+
+    @property
+    def simplest(self) -> str:
+        """What ``numbers.gaussian`` is of, for people."""
+        return "each index by its own frequencies" if self.kind == "autoregressive" else "one Gaussian"
 
 
 def check_options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,14 +103,20 @@ def check_options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def build(kind: str, z_shape: tuple[int, ...], options: Mapping[str, Any]) -> Prior:
-    """The prior of a kind as it is before it is fitted; it draws its first weights from torch's generator.
+def build(kind: str, z_shape: tuple[int, ...], options: Mapping[str, Any], words: Tensor | None = None) -> Prior:
+    """The prior of a kind as it is before it is fitted; it draws its first weights from torch's generator. ``words``
+    (Q, K, C) are those that an autoregressive one draws.
 
     Raises:
         UserError: codes of this shape cannot be fitted so.
     """
     if kind == "gmm":
         return FullMixture(z_shape, components=options["components"])
+    if kind == "autoregressive":
+        if words is None or words.dim() != 3:
+            raise ValueError("an autoregressive prior is of words (Q, K, C)")
+        positions = math.prod(z_shape) // max(1, words.shape[2])
+        return Autoregressive(z_shape, positions, words, width=options["width"])
     try:
         if len(z_shape) != 1:
             raise ValueError(f"codes are {z_shape}, and it is of flat ones")
@@ -219,8 +233,7 @@ def _fit_mixture(prior: FullMixture, white: Tensor, mean: Tensor, factor: Tensor
 def _descend(
     inner: Prior, white: Tensor, stop: Tensor, steps: int, *, seed: int, device: torch.device | str, progress: bool
 ) -> None:
-    """Adam with a rate that falls to 0 along a cosine; the weights that were best on the codes to stop by are kept, the
-    first ones among them, and it ends where ten looks in a row found none better."""
+    """By gradients, until no better weights are found on the codes to stop by."""
     numbers = torch.Generator().manual_seed(seed)
     inner.to(device)
     eps = torch.randn(stop.shape, generator=numbers)
@@ -236,16 +249,36 @@ def _descend(
             found = float(loss(stop, eps))
         return found if math.isfinite(found) else math.inf
 
+    def of_batch() -> Tensor:
+        return loss(white[torch.randint(len(white), (min(BATCH, len(white)),), generator=numbers)], None)
+
+    descend(inner, of_batch, score, steps, progress=progress)
+
+
+def descend(
+    inner: Prior,
+    loss: Callable[[], Tensor],
+    score: Callable[[], float],
+    steps: int,
+    *,
+    clip: float = 100.0,
+    warm_up: int = 0,
+    progress: bool,
+) -> None:
+    """Adam with a rate that falls to 0 along a cosine, and rises before that along a line over ``warm_up`` steps; the
+    weights whose ``score`` was least are kept, the first ones among them, and it ends where ten looks in a row found
+    none better. The prior lies on the CPU after."""
     optimizer = torch.optim.Adam(inner.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / (warm_up + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
+    )
     best, kept, worse = score(), copy.deepcopy(inner.state_dict()), 0
     every = max(1, steps // CHECKS)
     with tqdm(total=steps, desc="fitting", unit="step", disable=not progress or None, leave=False) as bar:
         for step in range(1, steps + 1):
-            chosen = torch.randint(len(white), (min(BATCH, len(white)),), generator=numbers)
             optimizer.zero_grad(set_to_none=True)
-            loss(white[chosen], None).backward()
-            nn.utils.clip_grad_norm_(inner.parameters(), 100.0)
+            loss().backward()
+            nn.utils.clip_grad_norm_(inner.parameters(), clip)
             optimizer.step()
             schedule.step()
             bar.update()

@@ -116,11 +116,11 @@ def read(path: Path) -> Fitted:
 def _built(kind: str, z_shape: tuple[int, ...], options: Mapping[str, Any], tensors: dict[str, Tensor]) -> Prior:
     """The prior with these tensors, once it is known that they are its own: nothing is allocated before."""
     with torch.device("meta"):
-        blank = build(kind, z_shape, options)
+        blank = build(kind, z_shape, options, tensors.get("words"))
     if _shapes(blank.state_dict()) != _shapes(tensors):
         raise ValueError("its tensors are of another prior")
     with torch.random.fork_rng(devices=[]):
-        prior = build(kind, z_shape, options)
+        prior = build(kind, z_shape, options, tensors.get("words"))
     prior.load_state_dict(tensors)
     return prior.requires_grad_(False).eval()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from vaes.data import ImageSet
 from vaes.errors import UserError
 from vaes.fitting.codes import draw_codes, refuse_support
+from vaes.fitting.indices import draw_indices, fit_indices, words_of
 from vaes.fitting.kinds import Fitted, build, check_options, fit
 from vaes.fitting.store import ready, write
 from vaes.model import VAE, evaluation
@@ -24,9 +25,13 @@ def check(model: VAE, kind: str, options: Mapping[str, Any], folder: Path | None
         UserError: saying what is not right, and what works.
     """
     chosen = check_options(kind, options)
-    refuse_support(model)
+    words = None
+    if kind == "autoregressive":
+        _, words = words_of(model)
+    else:
+        refuse_support(model)
     with torch.device("meta"):
-        build(kind, model.z_shape, chosen)
+        build(kind, model.z_shape, chosen, words)
     if folder is not None:
         ready(folder, kind)
 
@@ -51,17 +56,24 @@ def fit_to(
     """
     if seed < 0:
         raise UserError(f"seed: {seed}; it must be 0 or more")
-    codes = draw_codes(model, images, seed=seed, most=most, progress=progress)
     like = next(model.parameters())
+    about: dict[str, Any] = {
+        "options": options, "seed": seed, "weights": weights, "step": step, "device": like.device, "progress": progress
+    }  # fmt: skip
+    if kind == "autoregressive":
+        _, words = words_of(model)
+        indices = draw_indices(model, images, seed=seed, most=most, progress=progress)
+        return _kept(fit_indices(indices, model.z_shape, words, **about), folder)
+    codes = draw_codes(model, images, seed=seed, most=most, progress=progress)
 
     def own(z: Tensor) -> Tensor:
         with evaluation(model):
             return torch.cat([model.log_prior(part.to(like)).cpu() for part in z.split(256)])
 
-    found = fit(
-        kind, codes, model.z_shape, own=own, options=options, seed=seed, weights=weights, step=step,
-        device=like.device, progress=progress,
-    )  # fmt: skip
+    return _kept(fit(kind, codes, model.z_shape, own=own, **about), folder)
+
+
+def _kept(found: Fitted, folder: Path | None) -> Fitted:
     if folder is not None:
         write(folder, found)
     return found

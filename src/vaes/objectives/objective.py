@@ -43,6 +43,11 @@ class Objective(nn.Module):
             )
         self.wants = frozenset[str]().union(*(part.needs for part in parts))
         """Fields of the trace that bound and terms read."""
+        if unread := sorted(model.posterior.losses - self.wants):
+            raise ValueError(
+                f"the posterior {type(model.posterior).__name__} learns by {' and '.join(unread)}, which nothing here "
+                f"reads: add {' and '.join(f'objective.terms.{name}' for name in unread)}, or take method vq_vae"
+            )
 
     @property
     def weights(self) -> frozenset[str]:
@@ -92,6 +97,7 @@ class Objective(nn.Module):
         if trace.rate is not None:
             out["rate"] = trace.rate.mean()
             out["elbo"] = -out["distortion"] - out["rate"]
+        out |= {name: trace.aux[name].mean() for name in self.model.posterior.tells}
         if self.terms:
             prior_z, images = self.model.sample_codes(noise.prior), None
             if any(term.draws_images for term in self.named_terms.values()):
@@ -118,6 +124,11 @@ def _misfit(part: Bound | Term, missing: list[str], model: VAE) -> str:
         return (
             f"{type(part).__name__} needs the density of given codes, which the posterior {posterior} does not give: "
             "use objective.gradient plain, or the posterior gaussian or full_covariance"
+        )
+    if not {"log_q", "logvar", "mean", "rate"} & {*missing}:
+        return (
+            f"{type(part).__name__} needs {', '.join(missing)}, which {posterior} does not give: it is made for "
+            "another posterior (model.posterior)"
         )
     return (
         f"{type(part).__name__} needs {', '.join(missing)}, which the posterior {posterior} does not give: use the "

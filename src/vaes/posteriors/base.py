@@ -38,6 +38,10 @@ class Posterior(nn.Module, abc.ABC):
     """Whether it cannot be computed on a device without (Apple's GPU)."""
     partner: str = "standard_normal"
     """The kind of prior that it is made for, to be named where another does not fit."""
+    losses: frozenset[str] = frozenset()
+    """Names in its ``aux`` that it learns by: a term must read them."""
+    tells: Mapping[str, str] = {}
+    """Names in its ``aux`` that are told with the terms, the same for all images of a batch -> their unit."""
 
     @abc.abstractmethod
     def outputs(self, z_shape: tuple[int, ...]) -> int:
@@ -66,6 +70,14 @@ class Posterior(nn.Module, abc.ABC):
     @abc.abstractmethod
     def centre(self, h: Tensor, z_shape: tuple[int, ...]) -> Latent:
         """h (B, outputs) -> the Latent of one code an image (K = 1), its most typical."""
+
+    def told(self, indices: Tensor) -> Mapping[str, Tensor]:
+        """What :attr:`tells` names, of ``aux["indices"]`` (N, ...) of many images."""
+        raise NotImplementedError(f"{type(self).__name__} has no indices")
+
+    def worry(self) -> str:
+        """What went wrong with what it learned, for people; empty where nothing did."""
+        return ""
 
     def log_prob(self, h: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) of any codes z (K, B, Z...) -> (K, B), in nats."""

@@ -1,8 +1,10 @@
 """Priors p(z) over codes."""
 
 from vaes.priors.affine import Affine
+from vaes.priors.autoregressive import Autoregressive
 from vaes.priors.base import Encode, Prior
 from vaes.priors.categorical import Categorical, Joint
+from vaes.priors.codes import Codes
 from vaes.priors.flow import MAF, RealNVP
 from vaes.priors.full_mixture import FullMixture
 from vaes.priors.mixture import Mixture, Vamp
@@ -13,7 +15,9 @@ from vaes.priors.two_stage import TwoStage
 __all__ = [
     "MAF",
     "Affine",
+    "Autoregressive",
     "Categorical",
+    "Codes",
     "Encode",
     "FullMixture",
     "Joint",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from vaes.posteriors import REAL, Latent
+from vaes.posteriors import REAL, Latent, Posterior
 from vaes.randomness import Draw
 
 __all__ = ["Encode", "Prior"]
@@ -45,6 +45,9 @@ class Prior(nn.Module, abc.ABC):
     def support(self) -> str:
         """What its codes are, in words, as :meth:`vaes.posteriors.Posterior.support` says it."""
         return REAL
+
+    def bind(self, posterior: Posterior) -> None:
+        """Called once with the posterior of the model that it becomes a part of, for a prior over that one's codes."""
 
     @property
     def noise(self) -> Draw:

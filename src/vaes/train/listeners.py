@@ -104,6 +104,8 @@ class Validation(Listener):
         if "loss" in found and not training.state.objective.unranked:
             training.save_wanted |= training.state.judge(found["loss"].value)
         training.publish(step, "valid", {name: estimate.value for name, estimate in found.items()})
+        if worry := training.state.model.posterior.worry():
+            training.say(worry)
         self._judge(training)
 
     def _judge(self, training: "Training") -> None:

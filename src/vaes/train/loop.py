@@ -318,6 +318,7 @@ class Training:
         units = {"mse": f"pixels [{low:g}, {high:g}]"} | {
             name: str(term.unit) for name, term in state.objective.terms.items()
         }
+        units |= state.model.posterior.tells
         metrics = metrics_document(found, self.seed, units)
         if self.runtime.is_main:
             files.write_json(self.folder / "metrics.json", metrics)

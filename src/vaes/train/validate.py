@@ -68,6 +68,9 @@ def _validated(
         if len(index) >= objective.least_images:
             out = objective.score(trace, noise, context)
             found |= {name: value.expand(len(x)) for name, value in out.items() if name not in found}
+        if model.posterior.tells:  # of all images together, below
+            found = {name: value for name, value in found.items() if name not in model.posterior.tells}
+            found["indices"] = trace.aux["indices"]
         mine.append((number, {name: value.detach().cpu().double() for name, value in found.items()}))
     objective.train(training)
     parts = mine if runtime is None else [part for each in runtime.collected(mine) for part in each]
@@ -75,7 +78,13 @@ def _validated(
     for _, found in sorted(parts, key=lambda part: part[0]):
         for name, value in found.items():
             columns.setdefault(name, []).append(value)
-    return {name: _estimate(torch.cat(parts), per_image=name in _PER_IMAGE) for name, parts in columns.items()}
+    indices = columns.pop("indices", None)
+    estimates = {name: _estimate(torch.cat(parts), per_image=name in _PER_IMAGE) for name, parts in columns.items()}
+    if indices is not None:
+        every = torch.cat(indices).long().to(device)
+        told = model.posterior.told(every).items()
+        estimates |= {name: Estimate(value.item(), float("nan"), len(every)) for name, value in told}
+    return estimates
 
 
 class _Block(NamedTuple):

@@ -8,6 +8,7 @@ from vaes.objectives.terms.image_critic import ImageCritic
 from vaes.objectives.terms.moments import DIP
 from vaes.objectives.terms.norms import GradientPenalty, LatentNorm
 from vaes.objectives.terms.patch_critic import PatchCritic
+from vaes.objectives.terms.quantized import Codebook, CodeEntropy, Commitment
 from vaes.objectives.terms.rate import Capacity, FreeBits, JointCapacity
 from vaes.objectives.terms.similarity import MSSSIM, Perceptual
 
@@ -16,6 +17,9 @@ __all__ = [
     "MMD",
     "MSSSIM",
     "Capacity",
+    "CodeEntropy",
+    "Codebook",
+    "Commitment",
     "FreeBits",
     "GradientPenalty",
     "ImageCritic",
