@@ -22,7 +22,7 @@ LAYERS = [
     {"config"},
     {"compare"},
     {"start", "experiment", "weights", "run", "choose"},
-    {"share"},
+    {"share", "sklearn"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},

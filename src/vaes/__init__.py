@@ -78,7 +78,7 @@ _MODULES = frozenset(
         "priors",
         "schedules",
     }
-    | {"compare", "share", "view"}
+    | {"compare", "share", "sklearn", "view"}
 )
 
 
