@@ -33,6 +33,7 @@ __all__ = [
     "run_export",
     "run_fit_prior",
     "run_methods",
+    "run_push",
     "run_sample",
     "run_train",
 ]
@@ -335,6 +336,15 @@ def run_export(
                 say(f"  {sign} {name:<7} {meaning}")
         levels = "" if one.levels is None else f", {one.levels:.2g} of 255 levels of a pixel"
         say(f"  at most {one.difference:.1g} from the model{levels}")
+
+
+def run_push(where: Path, repo: str, checkpoint: str | None, imports: Sequence[Path], **options: Any) -> None:
+    """Give a run away on the Hugging Face Hub."""
+    from vaes import share
+
+    _import(imports)
+    run = load(where, checkpoint=checkpoint)
+    say(f"{share.push(run, repo, **options)} ({run.which})")
 
 
 def run_plot(folder: Path, output: Path | None = None, smooth: int = 1) -> None:

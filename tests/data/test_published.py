@@ -59,7 +59,7 @@ def test_the_letters_of_emnist_are_upright_and_counted_from_0(tmp_path: Path) ->
     parts = ("train-images-idx3", "train-labels-idx1", "test-images-idx3", "test-labels-idx1")
     names = tuple(f"emnist-letters-{part}-ubyte" for part in parts)
     found = write_idx(tmp_path / "gzip", names, 27, 1)
-    splits = data.emnist(root=str(tmp_path), split="letters", image_size=28)
+    splits = data.emnist(root=str(tmp_path), subset="letters", image_size=28)
     assert (everything(splits.test)[:, 0] == found[names[2]].transpose(0, 2, 1)).all()
     assert (splits.test.labels.numpy() == found[names[3]] - 1).all()
     assert splits.test.label_names[0] == "a"

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> None:
     from vaes.cli.listing import cache, config, methods
-    from vaes.cli.sharing import export, plot
+    from vaes.cli.sharing import export, plot, push
 
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "train": train,
@@ -79,6 +79,7 @@ def _dispatch(words: list[str]) -> None:
         "compare": compare,
         "plot": plot,
         "export": export,
+        "push": push,
         "config": config,
         "methods": methods,
         "cache": cache,

@@ -111,7 +111,7 @@ def kmnist(
 def emnist(
     *,
     root: str,
-    split: Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"] = "balanced",
+    subset: Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"] = "balanced",
     image_size: int | tuple[int, int] | None = None,
     n_valid: int | None = None,
     held_out: HeldOut = "content",
@@ -125,7 +125,7 @@ def emnist(
 
     Args:
         root: the folder of its IDX files, gzipped or not.
-        split: which of its six sets: ``balanced`` has 47 classes, ``byclass`` 62, ``bymerge`` 47, ``letters`` 26,
+        subset: which of its six sets: ``balanced`` has 47 classes, ``byclass`` 62, ``bymerge`` 47, ``letters`` 26,
             ``digits`` and ``mnist`` 10.
         image_size: a side, or height and width, that images are resized to; null takes them as they are.
         n_valid: how many training images are held out for validation; null is a twentieth.
@@ -133,10 +133,10 @@ def emnist(
         seed: chooses the images that are held out.
     """
     parts = ("train-images-idx3", "train-labels-idx1", "test-images-idx3", "test-labels-idx1")
-    names = tuple(f"emnist-{split}-{part}-ubyte" for part in parts)
+    names = tuple(f"emnist-{subset}-{part}-ubyte" for part in parts)
     return _read(
-        EXTENDED, root, names, tuple(LETTERS[split]), image_size, n_valid, held_out, seed,
-        turned=True, first=int(split == "letters"),
+        EXTENDED, root, names, tuple(LETTERS[subset]), image_size, n_valid, held_out, seed,
+        turned=True, first=int(subset == "letters"),
     )  # fmt: skip
 
 

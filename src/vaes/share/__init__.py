@@ -1,6 +1,7 @@
 """What a run is given away as: networks that need nothing of this package, and its curves."""
 
 from vaes.share.export import DTYPES, FORMATS, PARTS, Exported, export_onnx, export_parts, export_torch, write
+from vaes.share.hub import push
 from vaes.share.training_curves import Curve, curves, plot, write_plot
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "export_parts",
     "export_torch",
     "plot",
+    "push",
     "write",
     "write_plot",
 ]
