@@ -3,12 +3,14 @@
 import gzip
 import pickle
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vaes import data
 from vaes.cli import main
@@ -265,10 +267,28 @@ def test_cars3d(tmp_path: Path) -> None:
         assert found[image.tobytes()] == (elevation, azimuth, model)
 
 
+def test_omniglot(tmp_path: Path) -> None:
+    written: dict[str, dict[bytes, int]] = {}
+    for part, alphabets in (("background", ("Greek", "Latin")), ("evaluation", ("Tibetan",))):
+        written[part] = {}
+        with zipfile.ZipFile(tmp_path / f"images_{part}.zip", "w") as archive:
+            for alphabet in alphabets:
+                for drawer in range(12):
+                    image = np.where(numbers.random((105, 105)) < 0.1, 0, 255).astype(np.uint8)
+                    with archive.open(f"images_{part}/{alphabet}/character01/0001_{drawer:02}.png", "w") as file:
+                        Image.fromarray(image).convert("1").save(file, "PNG")
+                    written[part][(255 - image)[None].tobytes()] = ["Greek", "Latin", "Tibetan"].index(alphabet)
+    splits = data.omniglot(root=str(tmp_path), image_size=None)
+    for part, sets in (("background", (splits.train, splits.valid)), ("evaluation", (splits.test,))):
+        found = {everything(p)[i].tobytes(): int(p.labels[i]) for p in sets for i in range(len(p))}
+        assert found == written[part]
+    assert splits.test.label_names == ("Greek", "Latin", "Tibetan")
+
+
 KINDS = ["fashion_mnist", "kmnist", "emnist", "cifar10", "cifar100", "svhn", "dsprites", "shapes3d", "mpi3d"]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "smallnorb", "cars3d"])
+@pytest.mark.parametrize("kind", [*KINDS, "smallnorb", "cars3d", "omniglot"])
 def test_missing_files_are_named_with_where_they_are_published(tmp_path: Path, kind: str) -> None:
     for root in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(UserError, match=r"data.root: .* lacks .*published at http") as caught:

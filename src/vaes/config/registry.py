@@ -121,6 +121,7 @@ SOURCES: Mapping[str, Callable[..., data.Splits]] = {
     "kmnist": data.kmnist,
     "mnist": data.mnist,
     "mpi3d": data.mpi3d,
+    "omniglot": data.omniglot,
     "shapes3d": data.shapes3d,
     "smallnorb": data.smallnorb,
     "sprites": data.sprites,
