@@ -209,14 +209,13 @@ class Tracked(Listener):
     def _trying(self, training: "Training") -> Iterator[Tracker | None]:
         """The tracker, while it has not failed; what it prints goes where lines for people go."""
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with training.clock.on("trackers"), contextlib.redirect_stdout(sys.stderr), _few_retries():
                 yield self._tracker
         except Exception as error:  # whatever a network, a server or a library does
             self._tracker = None
             why = " ".join(str(error).split())[:200]
             text = f"train.trackers: {self._name} failed and is left out from here on ({type(error).__name__}: {why})"
             logger.warning("%s", text)
-            training.say(f"warning: {text}")
 
 
 def tracked(names: Sequence[str]) -> list[Listener]:
@@ -233,6 +232,20 @@ def refuse_missing(names: Sequence[str]) -> None:
     for name in names:
         if name in TRACKERS and importlib.util.find_spec(name) is None:
             raise UserError(f"train.trackers: {name} needs a package more: pip install 'vaes[{name}]'")
+
+
+@contextlib.contextmanager
+def _few_retries() -> Iterator[None]:
+    """Inside, MLflow asks a server that is gone three times, and not for four minutes, unless the user has said how
+    often."""
+    key = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    given = os.environ.get(key)
+    os.environ.setdefault(key, "2")
+    try:
+        yield
+    finally:
+        if given is None:
+            os.environ.pop(key, None)
 
 
 def _final(document: Mapping[str, Any]) -> dict[str, float]:
