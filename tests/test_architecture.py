@@ -23,7 +23,7 @@ LAYERS = [
     {"config"},
     {"compare"},
     {"start", "experiment", "weights", "initial", "run", "choose"},
-    {"share"},
+    {"share", "sklearn"},
     {"explore"},
     {"commands"},
     {"sweep"},

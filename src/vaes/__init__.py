@@ -26,7 +26,7 @@ _HOMES = {
     "VAE": "vaes.model",
     "Weighting": "vaes.train.weighting",
     "fit": "vaes.train.loop",
-    "load": "vaes.run",
+    "load": "vaes.share.hub",
     "load_weights": "vaes.weights",
     "register_network": "vaes.config.own",
 }
@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from vaes.methods import METHODS, Method
     from vaes.model import VAE
     from vaes.objectives import Objective
-    from vaes.run import Run, load
+    from vaes.run import Run
+    from vaes.share.hub import load
     from vaes.train import Settings
     from vaes.train.listeners import Listener
     from vaes.train.loop import fit
@@ -78,7 +79,7 @@ _MODULES = frozenset(
         "priors",
         "schedules",
     }
-    | {"compare", "share", "sweep", "view"}
+    | {"compare", "share", "sklearn", "sweep", "view"}
 )
 
 

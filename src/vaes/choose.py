@@ -27,7 +27,7 @@ from vaes.train.runtime import Runtime
 from vaes.train.state import TrainState
 from vaes.train.step import advance
 
-__all__ = ["Choice", "choose", "in_words"]
+__all__ = ["Choice", "choose", "chosen_by_all", "in_words"]
 
 LARGEST_SIDE = 64
 """Pixels; a larger side is brought down to it: four times the pixels take four times as long."""
@@ -76,6 +76,12 @@ def choose(path: Path, minutes: float, arguments: Sequence[str], runtime: Runtim
         chosen += [choice for choice in length if choice.key not in given]
     experiment = _experiment(chosen, arguments)
     return experiment, [choice for choice in chosen if choice.key not in given and _stands(choice, experiment)]
+
+
+def chosen_by_all(path: Path, minutes: float, arguments: Sequence[str], runtime: Runtime) -> tuple[Experiment, str]:
+    """What the first process chooses for all of them, and a line for each choice."""
+    experiment, choices = runtime.collected(choose(path, minutes, arguments, runtime) if runtime.is_main else None)[0]
+    return experiment, in_words(path, choices)
 
 
 def in_words(path: Path, choices: Sequence[Choice]) -> str:

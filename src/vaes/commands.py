@@ -33,6 +33,7 @@ __all__ = [
     "run_export",
     "run_fit_prior",
     "run_methods",
+    "run_push",
     "run_sample",
     "run_train",
 ]
@@ -53,6 +54,7 @@ def run_train(
     init: Path | None = None,
 ) -> None:
     """Train as a configuration, a folder of images and overrides say, anew or going on."""
+    from vaes.choose import chosen_by_all
     from vaes.start import starting_point
     from vaes.train.record import metrics_table
     from vaes.train.runtime import Runtime, together
@@ -67,7 +69,7 @@ def run_train(
                     f"{path}: images to choose a configuration for, and -c, --init or --resume brings one; drop one "
                     f"(with --init: --data.kind folder --data.root {path})"
                 )
-            experiment, choices = _chosen(path, 5.0 if minutes is None else minutes, arguments, runtime)
+            experiment, choices = chosen_by_all(path, 5.0 if minutes is None else minutes, arguments, runtime)
             if runtime.is_main:
                 note(choices)
         else:
@@ -361,6 +363,15 @@ def run_export(
         say(f"  at most {one.difference:.1g} from the model{levels}")
 
 
+def run_push(where: Path, repo: str, checkpoint: str | None, imports: Sequence[Path], **options: Any) -> None:
+    """Give a run away on the Hugging Face Hub."""
+    from vaes import share
+
+    _import(imports)
+    run = load(where, checkpoint=checkpoint)
+    say(f"{share.push(run, repo, **options)} ({run.which})")
+
+
 def run_plot(folder: Path, output: Path | None = None, smooth: int = 1) -> None:
     """Draw the curves of a training."""
     from vaes.share import write_plot
@@ -393,14 +404,6 @@ def run_cache(empty: bool) -> None:
     found = cache.empty_cache() if empty else cache.cache_size()
     what = "freed from" if empty else "in"
     say(f"{found.bytes / 1e9:.2f} GB, {found.entries} decoded sets {what} {escape(found.folder)}")
-
-
-def _chosen(path: Path, minutes: float, arguments: Sequence[str], runtime: "Runtime") -> tuple[Experiment, str]:
-    """The experiment that the first process chooses for images, and a line for each choice."""
-    from vaes.choose import choose, in_words
-
-    experiment, choices = runtime.collected(choose(path, minutes, arguments, runtime) if runtime.is_main else None)[0]
-    return experiment, in_words(path, choices)
 
 
 def _import(paths: Sequence[Path]) -> None:

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> None:
     from vaes.cli.listing import cache, config, methods
     from vaes.cli.looking import explore, report
-    from vaes.cli.sharing import export, plot
+    from vaes.cli.sharing import export, plot, push
 
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "train": train,
@@ -84,6 +84,7 @@ def _dispatch(words: list[str]) -> None:
         "explore": explore,
         "report": report,
         "export": export,
+        "push": push,
         "config": config,
         "methods": methods,
         "cache": cache,

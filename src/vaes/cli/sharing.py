@@ -6,7 +6,7 @@ from vaes.cli.arguments import command
 from vaes.cli.guard import rank
 from vaes.cli.parser import Parser, of_a_run, path, whole
 
-__all__ = ["PARSERS", "export", "plot"]
+__all__ = ["PARSERS", "export", "plot", "push"]
 
 PARTS = ("encoder", "decoder", "sampler")
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
@@ -91,4 +91,26 @@ def plot(arguments: Sequence[str]) -> None:
     run_plot(found.run, found.output, found.smooth)
 
 
-PARSERS = (_export, _plot)
+def _push() -> Parser:
+    parser = command("vaes push", description="Give a run away on the Hugging Face Hub, with a card (needs vaes[hub]).")
+    of_a_run(parser, computes=False)
+    parser.add_argument("repo", metavar="USER/NAME", help="the repository, made if it is not there")
+    parser.add_argument("--license", default="unknown", metavar="ID", help="of the weights: mit, cc-by-4.0, ...")
+    parser.add_argument("--private", action="store_true", help="for its owner alone, where the repository is made now")
+    parser.add_argument("--revision", metavar="BRANCH", help="another branch than main, made if it is not there")
+    return parser
+
+
+def push(arguments: Sequence[str]) -> None:
+    """``vaes push``."""
+    found = _push().read(arguments).options
+    if rank():
+        return
+
+    from vaes.commands import run_push  # torch starts here
+
+    options = {"license": found.license, "private": found.private, "revision": found.revision}
+    run_push(found.run, found.repo, found.checkpoint, found.imports, **options)
+
+
+PARSERS = (_export, _plot, _push)

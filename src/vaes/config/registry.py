@@ -124,9 +124,21 @@ SCHEDULES: Mapping[str, Callable[..., schedules.Schedule]] = {
 
 SOURCES: Mapping[str, Callable[..., data.Splits]] = {
     "arrays": data.array_file,
+    "cars3d": data.cars3d,
     "celeba": data.celeba,
+    "cifar10": data.cifar10,
+    "cifar100": data.cifar100,
     "digits": data.digits,
+    "dsprites": data.dsprites,
+    "emnist": data.emnist,
+    "fashion_mnist": data.fashion_mnist,
     "folder": data.folder,
+    "kmnist": data.kmnist,
     "mnist": data.mnist,
+    "mpi3d": data.mpi3d,
+    "omniglot": data.omniglot,
+    "shapes3d": data.shapes3d,
+    "smallnorb": data.smallnorb,
     "sprites": data.sprites,
+    "svhn": data.svhn,
 }

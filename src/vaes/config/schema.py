@@ -140,5 +140,8 @@ def describe(annotation: Any) -> str:
     if origin is tuple:
         kinds = [arg for arg in args if arg is not Ellipsis]
         count = "" if Ellipsis in args else f"{len(kinds)} "
+        if get_origin(kinds[0]) is Literal:
+            names = get_args(kinds[0])
+            return f"a list ([{names[0]}], say) of {count}{', '.join(map(str, names))}"
         return f"a list of {count}{_WORDS[kinds[0]].removeprefix('a ')}s"
     return ", or ".join(describe(arg) for arg in args)

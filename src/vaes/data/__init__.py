@@ -8,7 +8,27 @@ from vaes.data.identity import Identity, identify
 from vaes.data.images import Annotations, ImageSet, MemmapSet, TensorSet
 from vaes.data.named_pictures import pictures
 from vaes.data.progress import on_progress
-from vaes.data.sources import array_file, arrays, celeba, digits, folder, mnist, sprites
+from vaes.data.sources import (
+    array_file,
+    arrays,
+    cars3d,
+    celeba,
+    cifar10,
+    cifar100,
+    digits,
+    dsprites,
+    emnist,
+    fashion_mnist,
+    folder,
+    kmnist,
+    mnist,
+    mpi3d,
+    omniglot,
+    shapes3d,
+    smallnorb,
+    sprites,
+    svhn,
+)
 from vaes.data.splits import Reading, Splits
 from vaes.data.sprite_grid import SpriteSet
 
@@ -30,16 +50,28 @@ __all__ = [
     "arrays",
     "binarize",
     "cache_size",
+    "cars3d",
     "celeba",
+    "cifar10",
+    "cifar100",
     "digits",
+    "dsprites",
+    "emnist",
     "empty_cache",
+    "fashion_mnist",
     "flip",
     "folder",
     "identify",
+    "kmnist",
     "mnist",
+    "mpi3d",
+    "omniglot",
     "on_progress",
     "pictures",
+    "shapes3d",
+    "smallnorb",
     "sprites",
+    "svhn",
     "to_float",
     "to_uint8",
 ]

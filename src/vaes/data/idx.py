@@ -10,7 +10,7 @@ import numpy as np
 
 from vaes.errors import UserError
 
-__all__ = ["read_idx", "unpack"]
+__all__ = ["read_idx", "read_packed", "unpack"]
 
 MAX_BYTES = 2**31
 """No set of this family comes near it; a header that asks for more is damaged or hostile."""
@@ -29,11 +29,11 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
 
 def unpack(path: Path, ndim: int) -> bytes:
     """The unpacked bytes of an IDX file, header included, checked as `read_idx` describes."""
-    header = _read(path, 4 + 4 * ndim)
+    header = read_packed(path, 4 + 4 * ndim)
     size = len(header) + math.prod(_dimensions(path, header, ndim))
     # One byte more than announced: finding it is the error, and reaching the end is what makes gzip verify its
     # checksum.
-    content = _read(path, size + 1)
+    content = read_packed(path, size + 1)
     if len(content) != size:
         found = "more" if len(content) > size else f"{len(content):,}"
         raise UserError(
@@ -58,7 +58,7 @@ def _dimensions(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
     return dimensions
 
 
-def _read(path: Path, limit: int) -> bytes:
+def read_packed(path: Path, limit: int) -> bytes:
     """At most `limit` bytes of the file, unpacked; never more in memory, whatever a gzip stream would expand to."""
     try:
         with path.open("rb") as file:

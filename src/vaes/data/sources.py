@@ -5,10 +5,15 @@ import torch
 
 from vaes.data.array_sets import array_file, arrays
 from vaes.data.celeba_files import celeba
+from vaes.data.cifar_files import cifar10, cifar100
+from vaes.data.factor_sets import dsprites, mpi3d, shapes3d, smallnorb
 from vaes.data.hashing import content_hashes
 from vaes.data.held_out import hold_out
+from vaes.data.idx_sets import emnist, fashion_mnist, kmnist
 from vaes.data.images import Annotations, TensorSet
+from vaes.data.mat_files import cars3d, svhn
 from vaes.data.mnist_files import mnist
+from vaes.data.omniglot_files import omniglot
 from vaes.data.picture_folder import folder
 from vaes.data.resize import resize, resizing
 from vaes.data.splits import Splits, report
@@ -16,7 +21,27 @@ from vaes.data.sprite_grid import sprites
 from vaes.errors import UserError
 from vaes.randomness import Use
 
-__all__ = ["array_file", "arrays", "celeba", "digits", "folder", "mnist", "sprites"]
+__all__ = [
+    "array_file",
+    "arrays",
+    "cars3d",
+    "celeba",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "dsprites",
+    "emnist",
+    "fashion_mnist",
+    "folder",
+    "kmnist",
+    "mnist",
+    "mpi3d",
+    "omniglot",
+    "shapes3d",
+    "smallnorb",
+    "sprites",
+    "svhn",
+]
 
 
 def digits(

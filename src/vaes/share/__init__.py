@@ -2,6 +2,7 @@
 
 from vaes.share.autoencoder import export_diffusers
 from vaes.share.export import DTYPES, FORMATS, PARTS, Exported, export_onnx, export_parts, export_torch, write
+from vaes.share.hub import push
 from vaes.share.training_curves import Curve, curves, plot, write_plot
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "export_parts",
     "export_torch",
     "plot",
+    "push",
     "write",
     "write_plot",
 ]

@@ -19,12 +19,12 @@ HISTORY = "history.jsonl"
 
 WRITTEN = (
     ".lock", ".history.lock", "ckpt", "config.yaml", "data.safetensors", HISTORY, "metrics.json", "metrics.jsonl",
-    "metrics.txt", "samples", "tensorboard",
+    "metrics.txt", "samples", "tensorboard", "trackers.json", "wandb",
 )  # fmt: skip
 """What a training writes into a run folder."""
 
 LEFTOVER = re.compile(
-    r"\.(config\.yaml|history\.jsonl|metrics\.jsonl?|metrics\.txt|data\.safetensors|step[0-9]{6,18}\.png)\.[0-9]+\.tmp"
+    r"\.(config\.yaml|history\.jsonl|metrics\.jsonl?|metrics\.txt|trackers\.json|data\.safetensors|step[0-9]{6,18}\.png)\.[0-9]+\.tmp"
 )
 """What a training that was killed may leave, there and in ``samples``."""
 

@@ -26,6 +26,7 @@ from vaes.train.settings import Settings
 from vaes.train.state import TrainState
 from vaes.train.step import advance
 from vaes.train.stop import Stop
+from vaes.train.trackers import refuse_missing, tracked
 from vaes.train.validate import Estimate, validate
 from vaes.train.weighting import Weighting
 from vaes.train.writer import Writer
@@ -98,6 +99,8 @@ class Training:
         clock: seconds spent, by activity.
         save_wanted: set it for a checkpoint of the present step.
         listeners: all of them, in the order in which they are called.
+        config: the configuration as text.
+        final: what ``metrics.json`` holds, once the training has come to its end.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class Training:
         config: str,
     ) -> None:
         self.state, self.settings, self.weighting, self.folder = state, state.settings, weighting, folder
-        self.seed, self.runtime, self._flip, self._config = seed, runtime, flip, config
+        self.seed, self.runtime, self._flip, self.config = seed, runtime, flip, config
         self._freed_memory_kept = keep_freed_memory()
         self.splits = dataclasses.replace(splits, train=splits.train.to(runtime.device))
         self._batches = Batches(self.splits.train, self.settings.batch_size, seed, runtime.rank, runtime.world)
@@ -124,6 +127,7 @@ class Training:
                 "step"
             )
         _refuse_lone_images(state.objective, self._micro)
+        refuse_missing(self.settings.trackers)
         _refuse_turns_of_one(state.objective, self.settings)
         self._left_out = _left_out(state.objective, splits)
         if state.objective.unranked and self.settings.patience is not None:
@@ -134,6 +138,7 @@ class Training:
         self.clock, self._writer = Clock(), Writer()
         self.save_wanted = False
         self.speed: float | None = None
+        self.final: dict[str, Any] | None = None
         self._why: str | None = None
         self.listeners: list[Listener] = []
 
@@ -142,6 +147,13 @@ class Training:
         """Whether the present step is the last."""
         return self._why is not None or self.state.step >= self.settings.n_steps
 
+    @property
+    def units(self) -> dict[str, str]:
+        """The units of ``mse`` and of terms; other numbers are in nats per image."""
+        low, high = self.state.model.value_range
+        terms = {name: str(term.unit) for name, term in self.state.objective.named_terms.items()}
+        return {"mse": f"pixels [{low:g}, {high:g}]", **terms, **self.state.model.posterior.tells}
+
     def stop(self, reason: str) -> None:
         """End the training after this step, as if it had been the last."""
         self._why = self._why or reason
@@ -149,9 +161,11 @@ class Training:
     def run(self, callbacks: Sequence[Listener] = ()) -> dict[str, Any]:
         """Train to the end; returns what ``metrics.json`` holds."""
         s, state = self.settings, self.state
-        files_of_run = [Record(self.folder, state.step)] if self.runtime.is_main else []
+        written: list[Listener] = []
+        if self.runtime.is_main:
+            written = [Record(self.folder, state.step, board="tensorboard" in s.trackers), *tracked(s.trackers)]
         kept = (Lines(s.print_freq), Validation(s.eval_every, s.patience), Pictures(s.sample_freq))
-        self.listeners = [*files_of_run, *kept, *callbacks, Saving(s.save_freq)]
+        self.listeners = [*written, *kept, *callbacks, Saving(s.save_freq)]
         begun = state.step
         if s.compile:
             state.objective.compile(mode="reduce-overhead" if self.runtime.device.type == "cuda" else "default")
@@ -201,7 +215,7 @@ class Training:
         if not self.runtime.is_main:
             return
         with self.clock.on("saving"):
-            taken = self.state.state_dict({"config": self._config, "image_shape": list(self.splits.train.shape)})
+            taken = self.state.state_dict({"config": self.config, "image_shape": list(self.splits.train.shape)})
             for listener in self.listeners:
                 if isinstance(listener, Record):
                     listener.sync()
@@ -314,12 +328,7 @@ class Training:
                     found["best"] = (state.best.step, self._numbers())
         elif state.best is not None:
             found["best"] = found["last"]
-        low, high = state.model.value_range
-        units = {"mse": f"pixels [{low:g}, {high:g}]"} | {
-            name: str(term.unit) for name, term in state.objective.terms.items()
-        }
-        units |= state.model.posterior.tells
-        metrics = metrics_document(found, self.seed, units)
+        metrics = self.final = metrics_document(found, self.seed, self.units)
         if self.runtime.is_main:
             files.write_json(self.folder / "metrics.json", metrics)
             files.write_text(self.folder / "metrics.txt", metrics_table(metrics) + "\n")

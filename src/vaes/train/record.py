@@ -59,26 +59,30 @@ class Clock:
 
 
 class Record(Listener):
-    """``metrics.jsonl``, ``tensorboard/`` and ``samples/`` of the first process.
+    """``metrics.jsonl``, ``samples/`` and, where it is wanted, ``tensorboard/`` of the first process.
 
     ``metrics.jsonl`` holds nothing that depends on the clock, so that a resumed training leaves the same file as an
     uninterrupted one; the speed goes to TensorBoard.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
+    def __init__(self, run: Path, step: int, *, board: bool = True) -> None:
         self._run, self._lines = run, run / "metrics.jsonl"
         if self._lines.exists():  # a killed training may have got further than its last checkpoint
             kept = [json.dumps(line) for line in read_lines(self._lines) if line["step"] <= step]
             files.write_text(self._lines, "".join(line + "\n" for line in kept))
         (run / "samples").mkdir(exist_ok=True)
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board: Any = None
+        if board:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
 
     def metrics(self, training: "Training", step: int, split: str, values: Mapping[str, float]) -> None:
         """Add a line of numbers, all in nats per image but for coefficients and the learning rate."""
         with self._lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps(files.finite({"step": step, "split": split, **values}), allow_nan=False) + "\n")
+        if self._board is None:
+            return
         for name, value in values.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
         if training.speed is not None:
@@ -87,7 +91,8 @@ class Record(Listener):
     def picture(self, training: "Training", step: int, image: Image.Image) -> None:
         """Write the picture of a step."""
         files.write_atomic(self._run / "samples" / f"step{step:06d}.png", lambda path: image.save(path, format="PNG"))
-        self._board.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+        if self._board is not None:
+            self._board.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def sync(self) -> None:
         """Bring the numbers to the disk: a checkpoint that is saved now comes after them."""
@@ -97,7 +102,8 @@ class Record(Listener):
 
     def end(self, training: "Training") -> None:
         """Flush TensorBoard."""
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

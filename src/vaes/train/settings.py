@@ -42,6 +42,9 @@ class Settings:
         sample_freq: between two pictures.
         save_freq: between two checkpoints; the last step is always saved.
         keep: how many of the newest checkpoints stay, beside the one with the best validation loss.
+        trackers: where numbers and pictures go beside the run folder's own files: ``tensorboard`` (in the run folder),
+            ``wandb``, ``mlflow``, ``trackio``, each set up by its own environment variables; one that fails is left
+            out with a warning.
     """
 
     n_steps: int = 3000
@@ -66,6 +69,7 @@ class Settings:
     sample_freq: int = 1000
     save_freq: int = 1000
     keep: int = 2
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:
         for name, least in (
