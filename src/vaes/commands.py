@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -20,9 +20,6 @@ from vaes.run import Run, load
 from vaes.terminal import escape, note, quote, say
 from vaes.train.screen import decoding
 from vaes.weights import find_weights
-
-if TYPE_CHECKING:
-    from vaes.train.runtime import Runtime
 
 __all__ = [
     "run_cache",
