@@ -38,6 +38,8 @@ def test_the_python_snippets_run(repo: Path, tmp_path: Path, monkeypatch: pytest
         "docs/explore.md",
         "docs/reliability.md",
         "docs/sweeps.md",
+        "docs/tokenizers.md",
+        "docs/data.md",
     ],
 )
 def test_links_lead_somewhere(repo: Path, name: str) -> None:
