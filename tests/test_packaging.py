@@ -61,7 +61,11 @@ def test_the_wheel_holds_all_that_the_package_has(wheel: Path, repo: Path) -> No
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     there = [path for path in (repo / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    wanted = {path.relative_to(repo / "src").as_posix() for path in there if ".egg-info" not in str(path)}
+    wanted = {
+        path.relative_to(repo / "src").as_posix()
+        for path in there
+        if ".egg-info" not in str(path) and path.name[0] != "."
+    }
     assert found == wanted
     assert {"vaes/py.typed", "vaes/keys.json", "vaes/configs/vae-digits.yaml"} <= found
 
