@@ -283,9 +283,9 @@ def main() -> int:
             print(f"{name}: failed: {type(error).__name__}: {error}", flush=True)
             failed = True
             continue
-        document = {"part": name, "dry": chosen.dry, "seconds": round(time.perf_counter() - began, 1), **about()}
+        document = {"part": name, "dry": chosen.dry, "seconds": time.perf_counter() - began, **about()}
         path.write_text(json.dumps({**document, "found": found}, indent=1, default=str) + "\n", encoding="utf-8")
-        print(f"{name}: {document['seconds']} s: {path}", flush=True)
+        print(f"{name}: {document['seconds']:.1f} s: {path}", flush=True)
     return 1 if failed else 0
 
 
