@@ -15,7 +15,6 @@ by Inception (``vaes[fid]``). ``dry``: drawn sprites and a few steps, a test of 
 import argparse
 import hashlib
 import json
-import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -64,7 +63,7 @@ BUDGETS = {
         {"n_steps": 6, "batch_size": 8, "print_freq": 2},
         {"start": 2, "width": 8, "layers": 1},
         80,
-        "pixels",
+        "perceptual",
         {"steps": 5, "width": 16},
         "cpu",
     ),
@@ -184,16 +183,20 @@ def planned(chosen: argparse.Namespace, size: int) -> list[Member]:
     cells.insert(3, (budget.factors[-1], DISCRETE, 0))
     for seed in range(1, chosen.seeds):
         cells += [(factor, recipe, seed) for factor in budget.factors for recipe in CHEAP]
-    found = []
+    found, data = [], {"kind": "sprites", "image_size": size}
+    if chosen.budget != "dry":
+        data = {"kind": "folder", "root": str(chosen.data), "image_size": size, "fit": "crop", "flip": True}
     for factor, recipe, seed in cells:
-        plan = plan_of(budget, chosen.runs / f"{size}-{FILE}", factor, recipe, seed)
-        digest = hashlib.sha256(json.dumps([plan, size, str(chosen.data)], sort_keys=True).encode()).hexdigest()[:8]
+        plan = plan_of(budget, data, chosen.runs / f"{size}-{FILE}", factor, recipe, seed)
+        digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
         name = f"{size} f{factor} {recipe} seed {seed}"
         found.append(Member(name, factor, recipe, seed, chosen.runs / f"{name.replace(' ', '-')}-{digest}", plan))
     return found
 
 
-def plan_of(budget: Budget, features: Path, factor: int, recipe: str, seed: int) -> dict[str, Any]:
+def plan_of(
+    budget: Budget, data: dict[str, Any], features: Path, factor: int, recipe: str, seed: int
+) -> dict[str, Any]:
     """The experiment of a member."""
     stages = factor.bit_length()
     n_steps = budget.train["n_steps"]
@@ -201,9 +204,9 @@ def plan_of(budget: Budget, features: Path, factor: int, recipe: str, seed: int)
     network = {"kind": "autoencoder_kl", "ch": budget.ch, "ch_mult": [1, 2, 4, 4, 4][:stages]}
     network |= {"num_res_blocks": budget.blocks, "groups": min(32, budget.ch), "attention": budget.ch >= 64}
     model: dict[str, Any] = {"z_channels": 4, "network": network}
-    raw = {"seed": seed, "data": {"kind": "folder", "flip": True}, "model": model, "train": {**budget.train, **often}}
+    raw = {"seed": seed, "data": data, "model": model, "train": {**budget.train, **often}}
     if recipe == DISCRETE:
-        model["posterior"] = {"kind": "vq", "words": 512}
+        model["posterior"] = {"kind": "vq", "codes": 512}
         return {**raw, "method": "vq_vae"}
     objective: dict[str, Any] = {"beta": 1e-6, **RECIPES[recipe]}
     if objective["gamma"]:
@@ -235,7 +238,8 @@ def run_all(chosen: argparse.Namespace, size: int, document: dict[str, Any], pat
     if not (maps := chosen.runs / f"{size}-{FILE}").is_file():
         seen.write(chosen.runs)
         (chosen.runs / FILE).rename(maps)
-    features = find_features(budget.features, splits, chosen.runs)
+    # A test of the script does not train a second network.
+    features = find_features(str(maps) if budget.features == "perceptual" else budget.features, splits, chosen.runs)
     real = {split: measured_images(getattr(splits, split), budget.n_images) for split in ("test", "train")}
     of_real = {split: extracted(features, images) for split, images in real.items()}
     floor, bias = fid_with_bias(of_real["test"], of_real["train"], features=features.name)
@@ -369,8 +373,7 @@ def draw_sheet(chosen: argparse.Namespace, size: int, done: Iterable[Member], re
         with torch.inference_mode():
             rows.append(to_uint8(model.reconstruct(x), model.value_range))
         labels.append(one.name)
-    picture = sheet(torch.cat(rows), SHOWN, title="Reconstructions", caption="rows: " + "; ".join(labels), scale=2)
-    picture.save(chosen.runs / f"reconstructions-{size}.png")
+    sheet(torch.cat(rows), SHOWN, title="Reconstructions", row_labels=labels).save(chosen.runs / f"reconstructions-{size}.png")
 
 
 if __name__ == "__main__":
