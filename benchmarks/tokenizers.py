@@ -4,8 +4,8 @@
 
 A member is one training, an ordinary run in a folder of its own below ``--runs``, and after it PSNR, SSIM and rFID of
 as many test and training images. Killed anywhere, the same command goes on; members that are done are kept, one that
-fails is listed with its sentence and does not stop the rest. Numbers go into ``benchmarks/results/tokenizers.json``, and
-the tables made of them into ``docs/tokenizers.md``; sheets of pictures stay below ``--runs``.
+fails is listed with its sentence and does not stop the rest. Numbers go into ``benchmarks/results/tokenizers.json``,
+and the tables made of them into ``docs/tokenizers.md``; sheets of pictures stay below ``--runs``.
 
 ``small``: pictures at 64x64 and a network of 8 channels, for a CPU core. ``full``: the protocol from scratch of
 LiteVAE's table 1 (Sadat et al. 2024, https://arxiv.org/abs/2405.14477) on FFHQ at 128 and 256, for a GPU and days; rFID
@@ -84,8 +84,15 @@ BUDGETS = {
         (8,),
         128,
         2,
-        {"n_steps": 100_000, "batch_size": 16, "optimizer": "adam", "lr": 1e-4, "betas": [0.5, 0.9], "ema": 0.999,
-         "print_freq": 200},  # fmt: skip
+        {
+            "n_steps": 100_000,
+            "batch_size": 16,
+            "optimizer": "adam",
+            "lr": 1e-4,
+            "betas": [0.5, 0.9],
+            "ema": 0.999,
+            "print_freq": 200,
+        },
         {"start": 5_000, "width": 64, "layers": 3, "lr": 1e-4},
         10_000,
         "inception",
@@ -213,7 +220,13 @@ def plan_of(
         objective["perceptual"] = {"features": str(features)}
     if objective["adversary"]:
         start = budget.critic["start"]
-        count = {"kind": "ramp", "start": 0.0, "stop": objective["adversary"], "after": start, "steps": max(1, start // 2)}
+        count = {
+            "kind": "ramp",
+            "start": 0.0,
+            "stop": objective["adversary"],
+            "after": start,
+            "steps": max(1, start // 2),
+        }
         objective |= {"adversary": count, "patch_critic": budget.critic}
     return {**raw, "method": "kl_vae", "objective": objective}
 
@@ -366,14 +379,16 @@ def gather(document: dict[str, Any], members: list[Member], failed: Mapping[str,
 def draw_sheet(chosen: argparse.Namespace, size: int, done: Iterable[Member], real: Mapping[str, torch.Tensor]) -> None:
     """A row of test images, and below it a row of each member's reconstructions; stays below ``--runs``."""
     rows, labels = [real["test"][:SHOWN]], ["images"]
-    for one in sorted(done, key=lambda one: (one.factor, list([*RECIPES, DISCRETE]).index(one.recipe))):
+    for one in sorted(done, key=lambda one: (one.factor, [*RECIPES, DISCRETE].index(one.recipe))):
         model = load(one.folder / "run", device="cpu").model
         low, high = model.value_range
         x = low + (high - low) * rows[0].float() / 255
         with torch.inference_mode():
             rows.append(to_uint8(model.reconstruct(x), model.value_range))
         labels.append(one.name)
-    sheet(torch.cat(rows), SHOWN, title="Reconstructions", row_labels=labels).save(chosen.runs / f"reconstructions-{size}.png")
+    sheet(torch.cat(rows), SHOWN, title="Reconstructions", row_labels=labels).save(
+        chosen.runs / f"reconstructions-{size}.png"
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from vaes.memory import keep_freed_memory
 from vaes.model import refuse_device
 from vaes.objectives import Context, Noise, Objective
 from vaes.train import checkpoint
+from vaes.train.fidelity import Fidelity
 from vaes.train.folder import open_run
 from vaes.train.listeners import Lines, Listener, Pictures, Saving, Validation
 from vaes.train.noise import of_step, rows
@@ -164,7 +165,8 @@ class Training:
         written: list[Listener] = []
         if self.runtime.is_main:
             written = [Record(self.folder, state.step, board="tensorboard" in s.trackers), *tracked(s.trackers)]
-        kept = (Lines(s.print_freq), Validation(s.eval_every, s.patience), Pictures(s.sample_freq))
+        fidelity = Fidelity(s.monitor, s.monitor_features) if s.monitor else None
+        kept = (Lines(s.print_freq), Validation(s.eval_every, s.patience, fidelity), Pictures(s.sample_freq))
         self.listeners = [*written, *kept, *callbacks, Saving(s.save_freq)]
         begun = state.step
         if s.compile:

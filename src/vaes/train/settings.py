@@ -38,6 +38,10 @@ class Settings:
         compile: run the step compiled, on a GPU as captured graphs; it takes a compiler and a minute at the start.
         print_freq: between two lines of metrics.
         eval_freq: between two passes over the validation images; null is a tenth of the training.
+        monitor: how many validation images, and as many training images, are reconstructed at each validation for PSNR,
+            SSIM and rFID, whose names tell that number and the features; 0 for none.
+        monitor_features: those of rFID: ``auto``, ``classifier``, ``pretext``, ``inception``, ``pixels``, or the path
+            of a network that ``vaes evaluate`` left; see :func:`vaes.evaluate.features.find_features`.
         patience: how many validations in a row may bring no lower loss before the training ends; null for any number.
         sample_freq: between two pictures.
         save_freq: between two checkpoints; the last step is always saved.
@@ -65,6 +69,8 @@ class Settings:
     compile: bool = False
     print_freq: int = 100
     eval_freq: int | None = None
+    monitor: int = 0
+    monitor_features: str = "auto"
     patience: int | None = None
     sample_freq: int = 1000
     save_freq: int = 1000
@@ -79,6 +85,7 @@ class Settings:
             ("keep", 1),
             ("print_freq", 0),
             ("eval_freq", 0),
+            ("monitor", 0),
             ("patience", 1),
             ("sample_freq", 0),
             ("save_freq", 0),
@@ -89,6 +96,8 @@ class Settings:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if self.patience is not None and self.eval_every == 0:
             raise ValueError("patience counts validations, and eval_freq 0 makes none; leave one of them out")
+        if self.monitor and self.eval_every == 0:
+            raise ValueError("monitor measures at each validation, and eval_freq 0 makes none; leave one of them out")
         for name in ("momentum", "ema"):
             decay = getattr(self, name)
             if decay is not None and not 0 <= decay < 1:
