@@ -186,8 +186,11 @@ def opened(path: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 def planned(chosen: argparse.Namespace, size: int) -> list[Member]:
     """All members of a size of images: the first seed of each, then the others of the cheap ones."""
     budget, cells = BUDGETS[chosen.budget], []
-    cells += [(factor, recipe, 0) for recipe in RECIPES for factor in budget.factors]
-    cells.insert(3, (budget.factors[-1], DISCRETE, 0))
+    # What shows most comes first, for a budget that ends early.
+    first, last = budget.factors[0], budget.factors[-1]
+    cells += [(first, "plain", 0), (first, "both", 0), (last, DISCRETE, 0)]
+    cells += [(factor, recipe, 0) for recipe in ("plain", "both", "features", "critic") for factor in budget.factors]
+    cells = list(dict.fromkeys(cells))
     for seed in range(1, chosen.seeds):
         cells += [(factor, recipe, seed) for factor in budget.factors for recipe in CHEAP]
     found, data = [], {"kind": "sprites", "image_size": size}
