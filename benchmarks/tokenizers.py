@@ -250,7 +250,7 @@ def run_all(chosen: argparse.Namespace, size: int, document: dict[str, Any], pat
     budget, members, began = BUDGETS[chosen.budget], planned(chosen, size), time.perf_counter()
     chosen.runs.mkdir(parents=True, exist_ok=True)
     splits = pictures(chosen, size)
-    seen = find_feature_maps("auto", splits)
+    seen = find_feature_maps("random" if chosen.budget == "dry" else "auto", splits)
     if not (maps := chosen.runs / f"{size}-{FILE}").is_file():
         seen.write(chosen.runs)
         (chosen.runs / FILE).rename(maps)
