@@ -13,6 +13,7 @@ from vaes.data.idx_sets import emnist, fashion_mnist, kmnist
 from vaes.data.images import Annotations, TensorSet
 from vaes.data.mat_files import cars3d, svhn
 from vaes.data.mnist_files import mnist
+from vaes.data.typefaces import numerals
 from vaes.data.omniglot_files import omniglot
 from vaes.data.picture_folder import folder
 from vaes.data.resize import resize, resizing
@@ -36,6 +37,7 @@ __all__ = [
     "kmnist",
     "mnist",
     "mpi3d",
+    "numerals",
     "omniglot",
     "shapes3d",
     "smallnorb",
