@@ -49,14 +49,14 @@ def test_pixels_are_the_share_of_the_outline_that_covers_them(face: int) -> None
     fine = (np.arange(256) + 0.5) / 128 - 1
     x, y = (part.ravel() for part in np.meshgrid(fine, -fine))
     for digit in (0, 4, 8):
-        lines = _outline(FACES[face], digit)
-        path = Path(np.concatenate(lines), np.concatenate([[1] + [2] * (len(line) - 2) + [79] for line in lines]))
-        inside = path.contains_points(np.stack([(x - lean * y) / width, y], 1))
+        points = np.stack([(x - lean * y) / width, y], 1)
+        # Matplotlib fills the holes of a path of several lines: one line at a time, holes taken out.
+        inside = np.logical_xor.reduce([Path(line).contains_points(points) for line in _outline(FACES[face], digit)])
         wanted = inside.reshape(32, 8, 32, 8).mean((1, 3))
         found = draw(rows(digit, face, SIZES[2] - 1, 0, 0), 32)[0, 0].numpy() / 255
         # A slanted edge, or two in one pixel, the distance of its centre knows about.
-        assert np.abs(found - wanted).mean() < 0.012
-        assert abs(found.sum() - wanted.sum()) < 0.06 * wanted.sum()
+        assert np.abs(found - wanted).mean() < 0.008
+        assert abs(found.sum() - wanted.sum()) < 0.03 * wanted.sum()
 
 
 def test_factors_do_what_they_are_called() -> None:
@@ -101,7 +101,7 @@ def test_splits_are_disjoint_and_known_by_what_defines_them(whole: np.ndarray) -
 
 
 def test_another_process_draws_the_same() -> None:
-    words = "import hashlib; from vaes.data import numerals; import torch; x = numerals(seed=3).test.read(torch.arange(64));"
+    words = "import hashlib, torch; from vaes.data import numerals; x = numerals(seed=3).test.read(torch.arange(64));"
     words += "print(hashlib.sha256(x.numpy().tobytes()).hexdigest())"
     said = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout
     here = numerals(seed=3).test.read(torch.arange(64)).numpy().tobytes()

@@ -13,12 +13,12 @@ from vaes.data.idx_sets import emnist, fashion_mnist, kmnist
 from vaes.data.images import Annotations, TensorSet
 from vaes.data.mat_files import cars3d, svhn
 from vaes.data.mnist_files import mnist
-from vaes.data.typefaces import numerals
 from vaes.data.omniglot_files import omniglot
 from vaes.data.picture_folder import folder
 from vaes.data.resize import resize, resizing
 from vaes.data.splits import Splits, report
 from vaes.data.sprite_grid import sprites
+from vaes.data.typefaces import numerals
 from vaes.errors import UserError
 from vaes.randomness import Use
 

@@ -1,4 +1,4 @@
-"""The ten digits of the typefaces that come with matplotlib, leaned, thickened and stretched, drawn when they are read."""
+"""The ten digits of typefaces that come with matplotlib, leaned, thickened and stretched, drawn when they are read."""
 
 import math
 from functools import cache
@@ -22,11 +22,11 @@ FACES = (
 NAMES = ("digit", "typeface", "lean", "weight", "width")
 SIZES = (10, len(FACES), 9, 5, 5)
 
-HEIGHT = 1.5
+HEIGHT = 1.36
 """Of every digit; the frame goes from -1 to 1."""
 LEAN, WEIGHT, WIDTH = (-0.1, 0.4), (0.0, 0.08), (0.8, 1.1)
-"""What the first and the last value of these factors are, the others evenly between: a digit's top moves to the right by
-`lean` of its height, its outline outwards by `weight`, and it is `width` times as wide."""
+"""What the first and the last value of these factors are, the others evenly between: a digit's top moves to the right
+by `lean` of its height, its outline outwards by `weight`, and it is `width` times as wide."""
 
 SIDE = 96
 """Of the tables of distances."""
@@ -44,18 +44,19 @@ def distances() -> Tensor:
 
 def _outline(face: str, digit: int) -> list[NDArray[np.float32]]:
     """The closed lines (n, 2) around a digit, curves broken into short lines, in the middle of the frame."""
-    from vaes import drawing  # noqa: F401 - before matplotlib
+    from vaes.drawing import plain_style  # matplotlib takes a while to import, and no other source needs it
 
-    import matplotlib
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
+    with plain_style():
+        import matplotlib
+        from matplotlib.font_manager import FontProperties
+        from matplotlib.textpath import TextPath
 
-    name = f"{matplotlib.get_data_path()}/fonts/ttf/{face}.ttf"
-    try:
-        path = TextPath((0, 0), str(digit), size=100, prop=FontProperties(fname=name))
-    except OSError as error:
-        raise UserError(f"data.kind: numerals needs {name}, which comes with matplotlib ({error.strerror})") from None
-    lines = [line for line in path.to_polygons(closed_only=True)]
+        name = f"{matplotlib.get_data_path()}/fonts/ttf/{face}.ttf"
+        try:
+            path = TextPath((0, 0), str(digit), size=100, prop=FontProperties(fname=name))
+        except OSError as error:
+            raise UserError(f"data.kind: numerals needs {name}, which comes with matplotlib ({error})") from None
+    lines = list(path.to_polygons(closed_only=True))
     low, high = np.concatenate(lines).min(0), np.concatenate(lines).max(0)
     return [((line - (low + high) / 2) * (HEIGHT / (high - low)[1])).astype(np.float32) for line in lines]
 
@@ -117,11 +118,11 @@ class NumeralSet(DrawnSet):
 def numerals(
     *, image_size: int = 32, n_train: int | None = None, n_valid: int = 1000, n_test: int = 3000, seed: int = 0
 ) -> Splits:
-    """The digits 0 to 9 of 13 typefaces that come with matplotlib (DejaVu, STIX and Computer Modern), white on black, one
-    for each of 10 x 13 x 9 x 5 x 5 combinations of digit, typeface, lean, weight and width: 29,250 images.
+    """The digits 0 to 9 of 13 typefaces that come with matplotlib (DejaVu, STIX and Computer Modern), white on black,
+    one for each of 10 x 13 x 9 x 5 x 5 combinations of digit, typeface, lean, weight and width: 29,250 images.
 
-    Nothing is stored: images are drawn as `draw` says. `seed` chooses `n_test` and `n_valid` images; the rest trains, or
-    `n_train` of it.
+    Nothing is stored: images are drawn as `draw` says. `seed` chooses `n_test` and `n_valid` images; the rest trains,
+    or `n_train` of it.
 
     Args:
         image_size: pixels a side.
