@@ -330,7 +330,8 @@ def test_samples_are_decoded_once_for_all_groups() -> None:
     only = ["generation", "predictive"]
     found = evaluate.evaluate(model, random_splits(), only=only, budget=BUDGET, features="pixels")
     assert {"fid", "edges_means_p", "edges_draws_p"} <= {one.name for one in found}
-    assert seen == 1 + 150  # the first is the check of the shape
+    reconstructed = 2 * 150  # for rFID: of the split, and of training images
+    assert seen == 1 + 150 + reconstructed  # the first is the check of the shape
 
 
 def test_rfid_is_of_reconstructions_of_as_many_images_of_either_split() -> None:

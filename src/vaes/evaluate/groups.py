@@ -36,7 +36,7 @@ from vaes.evaluate.likelihood import (
     to_bits,
     units,
 )
-from vaes.evaluate.passes import batches, choose, decode, encode, pixels
+from vaes.evaluate.passes import batches, choose, decode, pixels
 from vaes.evaluate.predictive import predictive_checks
 from vaes.evaluate.probes import auroc, knn_probe, linear_probe
 from vaes.evaluate.reconstruction import reconstruction_metrics
@@ -223,11 +223,9 @@ def _rfid(job: Job, split: str) -> Metric:
     """FID of reconstructions, of as many images of the split evaluated or of the training split: the two part where a
     model knows its training images better than others."""
     own = split == job.split
-    images = job.images if own else job.splits.train
-    index = job.index if own else choose(images, len(job.index), job.seed)
-    codes = job.codes if own else encode(job.model, images, index, job.budget.batch_size, job.progress)
+    index, codes = (job.index, job.codes) if own else job.training
+    real = job.features_of_chosen if own else job.features.extract(pixels(job.splits.train, index))
     made = to_uint8(decode(job.model, codes.mean, job.budget.batch_size, job.progress), job.model.value_range)
-    real = job.features_of_chosen if own else job.features.extract(pixels(images, index))
     found = fid(real, job.features.extract(made), features=job.features.name)
     what = f"reconstructions of {len(index)} images of {split} and those images, mean images of central codes"
     return found._replace(name="rfid" if own else "rfid_train", definition=f"{what}: {found.definition}")
