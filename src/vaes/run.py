@@ -81,6 +81,7 @@ class Run:
         self.notes: list[str] = []
         """What was found to have changed in the data, once they are read."""
         self._splits: Splits | None = None
+        self._trained, self._other = self, self
 
     def __repr__(self) -> str:
         e = self.experiment
@@ -158,7 +159,38 @@ class Run:
         accept = self.experiment.data["changed"] == "accept"
         self.notes = data_notes(self.folder, identify(splits), accept=accept)
         remember(self.folder, self.step, self.notes)
+        self._become(self.at(splits.train.shape[1:]))
         return splits
+
+    def at(self, size: int | tuple[int, ...]) -> "Run":
+        """The run for images of another size, a side or (H, W), as a fully convolutional network takes them: the same
+        weights, and codes that are a larger or smaller grid. It is itself where images have that size already.
+
+        Raises:
+            UserError: the network's codes are flat, the size does not divide, or a part has weights for one size alone.
+        """
+        h, w = (size, size) if isinstance(size, int) else size
+        shape = (self.image_shape[0], h, w)
+        if shape == self.image_shape:
+            return self
+        if shape not in (self._other.image_shape, self._trained.image_shape):
+            self._other = resized(self._trained, shape)
+        return self._other if shape == self._other.image_shape else self._trained
+
+    @property
+    def words_of_size(self) -> str:
+        """What there is to say where images have another size than in training."""
+        if self.image_shape == self._trained.image_shape:
+            return ""
+        theirs, ours, code = ("x".join(map(str, x)) for x in (
+            self._trained.image_shape[1:], self.image_shape[1:], self.model.z_shape))  # fmt: skip
+        return f"images are {ours}, and the weights were trained on {theirs}: codes are {code}"
+
+    def _become(self, other: "Run") -> None:
+        if other is not self:
+            trained = self._trained if self._trained is not self else other._trained
+            self.model, self.image_shape, self._trained, self._other = other.model, other.image_shape, trained, other
+            self.notes = [*self.notes, self.words_of_size] if self.words_of_size else self.notes
 
     def elsewhere(self, changes: Sequence[str] | Mapping[str, Any]) -> "Run":
         """The run with other keys of ``data``, as ``--data.root NEW`` arguments or ``{"data.root": "NEW"}``.
