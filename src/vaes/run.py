@@ -22,6 +22,7 @@ from vaes.fitting import Fitted
 from vaes.methods import FITTED
 from vaes.model import VAE, evaluation, refuse_device
 from vaes.randomness import drawn
+from vaes.sizes import Sized
 from vaes.start import data_notes, remember
 from vaes.train.checkpoint import refuse_misfit
 from vaes.train.folder import history
@@ -46,7 +47,7 @@ class History(NamedTuple):
     """The lines of passes over the validation images."""
 
 
-class Run:
+class Run(Sized):
     """A trained model and where it came from; made by :func:`load` and :meth:`vaes.Experiment.fit`.
 
     Images that it gives are floats in ``model.value_range``, (N, C, H, W), on the CPU; codes are (N, D).
@@ -74,14 +75,14 @@ class Run:
         sha256: str,
         image_shape: tuple[int, int, int],
     ) -> None:
-        self.experiment, self.model, self.step, self.which = experiment, model, step, which
-        self.asked, self.weights, self.sha256, self.image_shape = asked, weights, sha256, image_shape
+        super().__init__(model, image_shape)
+        self.experiment, self.step, self.which = experiment, step, which
+        self.asked, self.weights, self.sha256 = asked, weights, sha256
         in_run = weights.parent.parent.name == "ckpt"
         self.folder = weights.parent.parent.parent if in_run else weights.parent
         self.notes: list[str] = []
         """What was found to have changed in the data, once they are read."""
         self._splits: Splits | None = None
-        self._trained, self._other = self, self
 
     def __repr__(self) -> str:
         e = self.experiment
@@ -159,38 +160,8 @@ class Run:
         accept = self.experiment.data["changed"] == "accept"
         self.notes = data_notes(self.folder, identify(splits), accept=accept)
         remember(self.folder, self.step, self.notes)
-        self._become(self.at(splits.train.shape[1:]))
+        self._take_size(splits.train.shape[1:])
         return splits
-
-    def at(self, size: int | tuple[int, ...]) -> "Run":
-        """The run for images of another size, a side or (H, W), as a fully convolutional network takes them: the same
-        weights, and codes that are a larger or smaller grid. It is itself where images have that size already.
-
-        Raises:
-            UserError: the network's codes are flat, the size does not divide, or a part has weights for one size alone.
-        """
-        h, w = (size, size) if isinstance(size, int) else size
-        shape = (self.image_shape[0], h, w)
-        if shape == self.image_shape:
-            return self
-        if shape not in (self._other.image_shape, self._trained.image_shape):
-            self._other = resized(self._trained, shape)
-        return self._other if shape == self._other.image_shape else self._trained
-
-    @property
-    def words_of_size(self) -> str:
-        """What there is to say where images have another size than in training."""
-        if self.image_shape == self._trained.image_shape:
-            return ""
-        theirs, ours, code = ("x".join(map(str, x)) for x in (
-            self._trained.image_shape[1:], self.image_shape[1:], self.model.z_shape))  # fmt: skip
-        return f"images are {ours}, and the weights were trained on {theirs}: codes are {code}"
-
-    def _become(self, other: "Run") -> None:
-        if other is not self:
-            trained = self._trained if self._trained is not self else other._trained
-            self.model, self.image_shape, self._trained, self._other = other.model, other.image_shape, trained, other
-            self.notes = [*self.notes, self.words_of_size] if self.words_of_size else self.notes
 
     def elsewhere(self, changes: Sequence[str] | Mapping[str, Any]) -> "Run":
         """The run with other keys of ``data``, as ``--data.root NEW`` arguments or ``{"data.root": "NEW"}``.
@@ -202,6 +173,9 @@ class Run:
         changed = e.replace(changes) if isinstance(changes, Mapping) else Experiment.of(e.to_dict(), changes)
         sections = ("seed", "method", "model", "objective", "train")
         refuse_difference(changed, e, sections, "only keys of data can be given")
+        size = changed.data.get("image_size")
+        if size is not None and size != e.data.get("image_size"):
+            self._take_size((size, size) if isinstance(size, int) else size)
         self.experiment, self._splits = changed, None
         return self
 
@@ -256,14 +230,19 @@ class Run:
         )  # fmt: skip
 
     def decode(self, z: Tensor) -> Tensor:
-        """Mean images of codes (N, Z...), or flattened, (N, D)."""
-        return self._batched(self.model.decode, self.model.shaped(z))
+        """Mean images of codes (N, Z...), or flattened, (N, D). Grids of other sides are images of other sides.
+
+        Raises:
+            UserError: codes of another shape.
+        """
+        there = self.for_code(z).model
+        return self._batched(there.decode, there.shaped(z))
 
     def reconstruct(self, images: Any = "test", *, n: int = 64) -> tuple[Tensor, Tensor]:
         """The first n images, and the mean images of their central codes. See :meth:`encode` for ``images``."""
         found = self.images(images)
         x = self._floats(found, torch.arange(min(n, len(found))))
-        return x, self._batched(self.model.reconstruct, x)
+        return x, self._batched(self.at(found.shape[1:]).model.reconstruct, x)
 
     def traverse(self, dim: int, *, n: int = 9, reach: float = 3.0, start: Tensor | None = None) -> Tensor:
         """Mean images along one dimension from -reach to reach, the others as in ``start`` (D,), by default 0. Codes
@@ -285,7 +264,9 @@ class Run:
             batch_size: images at a time.
             progress: show a bar on a terminal.
         """
-        return encode(self.model, self.images(images), seed=seed, batch_size=batch_size, progress=progress)
+        found = self.images(images)
+        model = self.at(found.shape[1:]).model
+        return encode(model, found, seed=seed, batch_size=batch_size, progress=progress)
 
     def code_statistics(self, *, batch_size: int = 256, progress: bool = False) -> Statistics:
         """Mean and spread of the codes of the training images, channel by channel: those in the run folder, or computed
@@ -296,6 +277,8 @@ class Run:
         """
         if (path := self.folder / code_statistics.FILE).exists():
             return code_statistics.read(path, self.sha256)
+        if self.words_of_size:
+            raise UserError(f"{self.words_of_size}; statistics are of the size in training: compute them there first")
         found = code_statistics.measure(
             self.model, self.data.train, weights=self.sha256, step=self.step, batch_size=batch_size, progress=progress
         )
@@ -306,7 +289,7 @@ class Run:
         """A set of what :meth:`encode` takes.
 
         Raises:
-            UserError: of another shape than the model's, or nothing that is known.
+            UserError: of a shape that the model does not take, or nothing that is known.
         """
         if isinstance(source, str) and source in ("train", "valid", "test"):
             found: ImageSet = getattr(self.data, source)
@@ -319,13 +302,15 @@ class Run:
             found = TensorSet(layout(tuple(x.shape), "images").images(x).contiguous())
         else:
             found, _ = self.read_images([source] if isinstance(source, str | Path) else source)
-        if found.shape != self.image_shape:
+        if found.shape[0] != self.image_shape[0]:
             raise UserError(f"images of {found.shape} where the model takes {self.image_shape}, both (C, H, W)")
+        self.at(found.shape[1:])
         return found
 
     def read_images(self, paths: Iterable[str | Path], *, skip_bad: bool = False) -> tuple[ImageSet, Reading]:
         """Image files, folders and archives, or one .npy or .npz, read as the run's own data were (``data.fit``, the
-        depth or the range of their values), and how that went."""
+        depth or the range of their values), and how that went. Pictures that are all of one size keep it where codes
+        are grids and the run's own data were not brought to a size (``data.image_size``)."""
         names = [Path(path) for path in paths]
         if len(names) == 1 and names[0].suffix.lower() in (".npy", ".npz"):
             data, given = self.experiment.data, ("image_size", "value_range")
@@ -334,7 +319,10 @@ class Run:
         segments = self.history.segments
         if "white" not in options and segments and isinstance(white := segments[-1].get("white"), int):
             options["white"] = white
-        return pictures(names, self.image_shape, **options, skip_bad=skip_bad)
+        own = len(self.model.z_shape) == 3 and self.experiment.data.get("image_size") is None
+        found, reading = pictures(names, self.image_shape, **options, skip_bad=skip_bad, own_size=own)
+        self.at(found.shape[1:])
+        return found, reading
 
     def evaluate(
         self,
@@ -360,7 +348,8 @@ class Run:
             prior: which fitted priors the quality of samples is measured under too, beside the model's own: a kind,
                 ``fitted`` (the last), ``own`` (none), or by default all that belong to these weights.
             outliers: images of another source.
-            output: the folder of ``evaluation.json``, by default the run folder.
+            output: the folder of ``evaluation.json``, by default the run folder, and for images of another size than in
+                training one below it.
             write: add them to it.
             progress: show bars on a terminal.
             budget: fields of :class:`vaes.evaluate.Budget`.
@@ -370,12 +359,12 @@ class Run:
         options = runner.Budget(**(budget or {}))
         groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
         runner.check(groups, split, options, seed)
-        home = self.folder if output is None else output
+        splits = self.data
+        home = self.home if output is None else output
         if write:
             report.ready(home)
         of = (self.folder, self.sha256, self.model.z_shape)
         fitted = fitting.chosen(*of, prior) if "generation" in groups else ()
-        splits = self.data
         found = runner.evaluate_groups(
             self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,
             cache=home if write else None, outliers=outliers, progress=progress,

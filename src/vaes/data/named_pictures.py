@@ -33,7 +33,8 @@ def pictures(
     a directory or an archive sorted by name.
 
     `notes.paths` are the paths as they were given, followed by the names inside; `fit`, `white` and `skip_bad` are
-    those of `folder`; with `own_size` pictures that are all of one size keep it. What is decoded is cached. Raises UserError for a path that is missing or holds no picture.
+    those of `folder`; with `own_size` pictures that are all of one size keep it. What is decoded is
+    cached. Raises UserError for a path that is missing or holds no picture.
     """
     check_white(white)
     c, h, w = shape
