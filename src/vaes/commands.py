@@ -418,12 +418,10 @@ def _data(run: Run) -> Any:
 def _sized(run: Run, images: ImageSet, reading: Reading) -> Run:
     """The run as it takes these images; how they were read is said."""
     there = run.at(images.shape[1:])
-    for text in (reading.sentence, *reading.warnings, *([there.words_of_size] if there.words_of_size else [])):
+    brought = len(run.model.z_shape) == 3 and "resized from" in reading.sentence
+    kept = "note: that is the run's data.image_size; --data.image_size null leaves pictures their own size"
+    for text in filter(None, (reading.sentence, *reading.warnings, there.words_of_size, kept if brought else "")):
         note(text)
-    if len(run.model.z_shape) == 3 and "resized from" in reading.sentence:
-        note(
-            "note: pictures are brought to the run's data.image_size; --data.image_size null leaves them their own size"
-        )
     return there
 
 
