@@ -73,5 +73,5 @@ def test_flat_codes_are_of_one_size(tmp_path: Path) -> None:
     Experiment(model={"network": "mlp"}, train={"n_steps": 1, "batch_size": 8, "eval_freq": 0}).fit(
         tmp_path / "run", data=images(), device="cpu"
     )
-    with pytest.raises(UserError, match="the network mlp, whose codes are flat, takes 8x8 alone"):
+    with pytest.raises(UserError, match=r"\(1, 8, 8\), both \(C, H, W\): the network mlp makes flat codes"):
         load(tmp_path / "run").encode(images(16).test)

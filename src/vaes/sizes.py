@@ -93,8 +93,8 @@ def at_size(experiment: Experiment, model: VAE, trained: tuple[int, int, int], s
     kind = experiment.model["network"]["kind"]
     if NETWORKS[kind].grid is None:
         raise UserError(
-            f"images are {said}, and the network {kind}, whose codes are flat, takes {theirs} alone, on which it was "
-            "trained; bring them to that size, or train a network whose codes are grids (autoencoder_kl)"
+            f"images of {shape} where the model takes {trained}, both (C, H, W): the network {kind} makes flat codes; "
+            "bring them to that size, or train a network whose codes are grids (autoencoder_kl)"
         )
     factors = _factors(trained, model.z_shape)
     if any(side % f or not side for side, f in zip(shape[1:], factors, strict=True)):
