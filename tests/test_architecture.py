@@ -22,7 +22,7 @@ LAYERS = [
     {"train", "coefficients", "methods"},
     {"config"},
     {"compare"},
-    {"start", "experiment", "weights", "initial", "run", "choose"},
+    {"start", "experiment", "weights", "initial", "sizes", "run", "choose"},
     {"share", "sklearn"},
     {"explore"},
     {"commands"},

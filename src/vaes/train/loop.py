@@ -51,6 +51,7 @@ def fit(
     config: str = "",
     resume: checkpoint.Checkpoint | None = None,
     within: bool = False,
+    init: Mapping[str, Any] | None = None,
     runtime: Runtime | None = None,
     callbacks: Sequence[Listener] = (),
 ) -> dict[str, Any]:
@@ -70,6 +71,7 @@ def fit(
         config: the configuration as text, for ``config.yaml`` and the metadata of the weights.
         resume: go on from this checkpoint.
         within: enter a run folder that is there already, to go on in it.
+        init: the model comes with weights that its seed does not draw, and this is said of where they are from.
         runtime: where to; by default the accelerator that there is, or the CPU.
         callbacks: see :class:`vaes.Listener`.
 
@@ -86,7 +88,13 @@ def fit(
         training = Training(state, weighting, splits, Path(run), seed, runtime, flip=flip, config=config)
         if resume is not None:
             state.load_state_dict(resume, branch=not within)
-        entered = open_run(training.folder, config, resume=state.step if within else None)
+        given = not within and (resume is not None or init is not None)
+        entered = open_run(
+            training.folder,
+            config,
+            resume=state.step if within else None,
+            first=(lambda: checkpoint.write(training.folder, training.taken(init))) if given else None,
+        )
         with entered if runtime.is_main else contextlib.nullcontext():
             return training.run(callbacks)
 
@@ -217,12 +225,17 @@ class Training:
         if not self.runtime.is_main:
             return
         with self.clock.on("saving"):
-            taken = self.state.state_dict({"config": self.config, "image_shape": list(self.splits.train.shape)})
+            taken = self.taken()
             for listener in self.listeners:
                 if isinstance(listener, Record):
                     listener.sync()
             best = self._best
             self._writer.start(lambda: self._write(taken, best))
+
+    def taken(self, init: Mapping[str, Any] | None = None) -> checkpoint.Checkpoint:
+        """The training as it stands; ``init`` says where the weights are from that it begins with."""
+        about = {"config": self.config, "image_shape": list(self.splits.train.shape)}
+        return self.state.state_dict(about if init is None else {**about, "init": dict(init)})
 
     @property
     def _best(self) -> int | None:
