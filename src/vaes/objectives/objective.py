@@ -103,7 +103,8 @@ class Objective(nn.Module):
             if any(term.draws_images for term in self.named_terms.values()):
                 images = self.model.decode(torch.stack([trace.z[0], prior_z]).detach())
             for name, term in self.named_terms.items():
-                given = trace, Drawn(prior_z, noise.terms.get(name), images), context.of(name)
+                seen = self.model if term.reads_model else None
+                given = trace, Drawn(prior_z, noise.terms.get(name), images, seen), context.of(name)
                 out[name] = term(*given)
                 loss = loss + context.weights[name] * out[name]
                 if term.has_critic:
