@@ -41,8 +41,11 @@ def told(term: Term, made: Objective, trace: Trace, eps: Noise) -> tuple[torch.T
         made_up = made.model.decode(z)
         real, fake, fooled = critic(trace.x), critic(made_up.detach()), critic(made_up)
         if isinstance(real, tuple):  # the running means are 0 yet
-            wrong = [0.5 * ((1 - r).clamp_min(0).mean() + (1 + f).clamp_min(0).mean()) for r, f in zip(real, fake)]
-            sure = [r.square().mean() + f.square().mean() for r, f in zip(real, fake)]
+            wrong = [
+                0.5 * ((1 - r).clamp_min(0).mean() + (1 + f).clamp_min(0).mean())
+                for r, f in zip(real, fake, strict=True)
+            ]
+            sure = [r.square().mean() + f.square().mean() for r, f in zip(real, fake, strict=True)]
             return -sum(f.mean() for f in fooled), sum(wrong) + 0.3 * sum(sure)
         if term.loss == "hinge":
             return -fooled.mean(), 0.5 * ((1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean())
@@ -205,14 +208,14 @@ def test_the_running_means_of_lecam_are_those_of_the_paper() -> None:
     plain.critic.load_state_dict(term.critic.state_dict())
     term.critic_loss(trace, Drawn(randn(1)), Context({}, step=0))
     assert not term.counted  # it does not learn yet
-    of_real, of_made = [], []
+    r = m = torch.zeros(())
     for step in (1, 2, 3):
         now = trace._replace(x=step * trace.x)
         real, made = term.critic(now.x), term.critic(trace.x_mean[0])
-        of_real.append(real.mean())
-        of_made.append(made.mean())
-        r, m = (seen[0] if step == 1 else 0.99 * before + 0.01 * seen[-1]
-                for seen, before in ((of_real, r if step > 1 else 0), (of_made, m if step > 1 else 0)))  # fmt: skip
+        r, m = (
+            mean if step == 1 else 0.99 * before + 0.01 * mean for mean, before in ((real.mean(), r), (made.mean(), m))
+        )
+        r, m = r.detach(), m.detach()
         found = term.critic_loss(now, Drawn(randn(1)), Context({}, step=step))
         sure = (real - m).square().mean() + (made - r).square().mean()
         torch.testing.assert_close(found, plain.critic_loss(now, Drawn(randn(1)), Context({})) + 0.5 * sure)

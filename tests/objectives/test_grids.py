@@ -49,7 +49,6 @@ def test_a_code_that_moves_with_the_image_has_no_error_and_another_has() -> None
         found = [float(term(trace, NONE._replace(model=made.model), Context({}, step=step))) for step in range(16)]
         assert max(found) > 1 if broken else max(found) < 1e-20
         assert found[0] == found[15]  # the moves of 15 steps come again
-        if broken:
 
 
 def test_a_move_is_a_turn_and_means_of_areas() -> None:

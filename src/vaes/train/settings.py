@@ -39,6 +39,8 @@ class Settings:
         print_freq: between two lines of metrics.
         eval_freq: between two passes over the validation images; null is a tenth of the training.
         patience: how many validations in a row may bring no lower loss before the training ends; null for any number.
+        pulls_freq: between two measurements of how hard each term pulls at the model and a critic at itself; null is
+            eval_freq where a term has a critic or looks at features, else never.
         sample_freq: between two pictures.
         save_freq: between two checkpoints; the last step is always saved.
         keep: how many of the newest checkpoints stay, beside the one with the best validation loss.
@@ -66,6 +68,7 @@ class Settings:
     print_freq: int = 100
     eval_freq: int | None = None
     patience: int | None = None
+    pulls_freq: int | None = None
     sample_freq: int = 1000
     save_freq: int = 1000
     keep: int = 2
@@ -80,6 +83,7 @@ class Settings:
             ("print_freq", 0),
             ("eval_freq", 0),
             ("patience", 1),
+            ("pulls_freq", 0),
             ("sample_freq", 0),
             ("save_freq", 0),
             ("skip_non_finite", 0),
