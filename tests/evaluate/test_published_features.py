@@ -89,7 +89,7 @@ def test_timm_gives_the_maps_of_its_stages_standardised(monkeypatch: pytest.Monk
 
     data = SimpleNamespace(resolve_model_data_config=lambda made: {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)})
     monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model, data=data))
-    name, maps = published("timm:tiny", (3, 8, 8))
+    _, maps = published("timm:tiny", (3, 8, 8))
     assert asked == [("tiny", {"pretrained": True, "features_only": True})]
     x = torch.rand(2, 3, 8, 8)
     by_hand = torch.stack([(x[:, c] - m) / s for c, (m, s) in enumerate([(0.5, 0.2), (0.4, 0.3), (0.3, 0.4)])], 1)

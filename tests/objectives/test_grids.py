@@ -46,7 +46,7 @@ def test_a_code_that_moves_with_the_image_has_no_error_and_another_has() -> None
     for broken in (False, True):
         made, term = pair(broken=broken)
         trace = made.model(x, torch.zeros(1, 3, 2, 4, 6, dtype=torch.float64), frozenset({"x_mean"}))
-        found = [float(term(trace, NONE._replace(model=made.model), Context({}, step=step))) for step in range(16)]
+        found = [term(trace, NONE._replace(model=made.model), Context({}, step=step)).item() for step in range(16)]
         assert max(found) > 1 if broken else max(found) < 1e-20
         assert found[0] == found[15]  # the moves of 15 steps come again
 

@@ -48,7 +48,7 @@ class LPIPSMaps(_OfColour):
 
     def __init__(self, made: nn.Module) -> None:
         scaling: Any = made.scaling_layer  # of images in [-1, 1]
-        super().__init__(made.net, (scaling.shift + 1) / 2, scaling.scale / 2)  # type: ignore[arg-type, operator]
+        super().__init__(made.net, (scaling.shift + 1) / 2, scaling.scale / 2)  # type: ignore[arg-type]
         for number, layer in enumerate(made.lins):  # type: ignore[arg-type]
             self.register_buffer(f"weight{number}", layer.model[-1].weight.detach().flatten())
         self.layers = len(made.lins)  # type: ignore[arg-type]
