@@ -173,7 +173,7 @@ class FeatureNetworks(Listener):
 
     def __init__(self, splits: Splits, start: Start, runtime: Runtime) -> None:
         self._splits, self._runtime, self._home = splits, runtime, start.home
-        self._found: Found | None = None
+        self._own: tuple[str, Found] | None = None
 
     def __call__(self, name: str) -> tuple[str, nn.Module]:
         """As :data:`vaes.objectives.terms.similarity.FindFeatures`.
@@ -182,20 +182,28 @@ class FeatureNetworks(Listener):
             ValueError: there are none of this name, or they cannot be trained on these images.
         """
         from vaes.evaluate.feature_maps import find_feature_maps  # takes a second to import, which few rows need
+        from vaes.evaluate.published_features import is_published, published
 
+        if self._own is not None and not is_published(name) and name != self._own[0]:
+            raise ValueError(f"features: {name} where another term has {self._own[0]}; a run holds one such network")
         try:
             with together():
-                self._found = self._runtime.from_first(lambda: find_feature_maps(name, self._splits, self._home))
+                if is_published(name):
+                    shape = self._splits.train.shape
+                    return tuple(self._runtime.first(lambda: published(name, shape)))  # its cache is shared
+                if self._own is None:
+                    found = self._runtime.from_first(lambda: find_feature_maps(name, self._splits, self._home))
+                    self._own = name, found
         except PartnerGone:
             raise
         except UserError as error:
             raise ValueError(f"features: {error}") from None
-        return self._found.name, self._found.maps
+        return self._own[1].name, self._own[1].maps
 
     def start(self, training: "Training") -> None:
         """Before the first step."""
-        if self._found is not None and training.runtime.is_main:
-            self._found.write(training.folder)
+        if self._own is not None and training.runtime.is_main:
+            self._own[1].write(training.folder)
 
 
 def data_notes(run: Path, identity: Identity, *, accept: bool) -> list[str]:

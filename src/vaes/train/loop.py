@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaes import files
@@ -21,6 +22,7 @@ from vaes.train.fidelity import Fidelity
 from vaes.train.folder import open_run
 from vaes.train.listeners import Lines, Listener, Pictures, Saving, Validation
 from vaes.train.noise import of_step, rows
+from vaes.train.pulls import Pulls
 from vaes.train.record import Clock, Record, metrics_document, metrics_table
 from vaes.train.runtime import Runtime
 from vaes.train.settings import Settings
@@ -105,6 +107,7 @@ class Training:
     Attributes:
         state: what is trained.
         splits, settings, weighting, seed, folder, runtime: as they were given.
+        pixels: C * H * W of an image.
         clock: seconds spent, by activity.
         save_wanted: set it for a checkpoint of the present step.
         listeners: all of them, in the order in which they are called.
@@ -143,7 +146,7 @@ class Training:
             raise UserError(f"train.patience: {_UNRANKED.format(', '.join(state.objective.unranked))}; leave it out")
         if self._left_out and self.settings.patience is not None and len(splits.valid) < state.objective.least_images:
             raise UserError(f"train.patience: {self._left_out}; take more validation images, or leave patience out")
-        self._pixels = math.prod(splits.train.shape)
+        self.pixels = math.prod(splits.train.shape)
         self.clock, self._writer = Clock(), Writer()
         self.save_wanted = False
         self.speed: float | None = None
@@ -175,7 +178,7 @@ class Training:
             written = [Record(self.folder, state.step, board="tensorboard" in s.trackers), *tracked(s.trackers)]
         fidelity = Fidelity(s.monitor, s.monitor_features) if s.monitor else None
         kept = (Lines(s.print_freq), Validation(s.eval_every, s.patience, fidelity), Pictures(s.sample_freq))
-        self.listeners = [*written, *kept, *callbacks, Saving(s.save_freq)]
+        self.listeners = [*written, *kept, Pulls(self._pulls_every), *callbacks, Saving(s.save_freq)]
         begun = state.step
         if s.compile:
             state.objective.compile(mode="reduce-overhead" if self.runtime.device.type == "cuda" else "default")
@@ -195,9 +198,9 @@ class Training:
             with Stop() as stop, self._writer:
                 while not self.last:
                     step = state.step
-                    x = to_float(self._batches.read(step, self._flip), state.model.value_range)
+                    x, noise = self.batch(step)
                     with self._memory():
-                        advance(state, spread, x, self._noise(step), self.context(step), self.runtime)
+                        advance(state, spread, x, noise, self.context(step), self.runtime)
                     self._after(stop)
                 return self._finish(begun)
         finally:
@@ -249,14 +252,22 @@ class Training:
         for listener in self.listeners:
             getattr(listener, event)(self, *what)
 
-    def _noise(self, step: int) -> Noise:
+    def batch(self, step: int) -> tuple[Tensor, Noise]:
+        """This process's images of a step (B, C, H, W), in the model's value range, and the noise for them."""
         mine = slice(self._batches.start, self._batches.start + self._batches.size)
         whole = of_step(self.state.objective, self.settings.batch_size, self.seed, step, self.runtime.device)
-        return rows(self.state.objective, whole, mine)
+        x = to_float(self._batches.read(step, self._flip), self.state.model.value_range)
+        return x, rows(self.state.objective, whole, mine)
+
+    @property
+    def _pulls_every(self) -> int:
+        telling = any(term.has_critic or term.silence for term in self.state.objective.named_terms.values())
+        every = self.settings.pulls_freq
+        return every if every is not None else self.settings.eval_every * telling
 
     def context(self, step: int) -> Context:
         """What the objective is told of a step."""
-        context = self.weighting.context(step, self._pixels, len(self.splits.train), self.settings.n_steps)
+        context = self.weighting.context(step, self.pixels, len(self.splits.train), self.settings.n_steps)
         model, critics = self.settings.plays(step)
         return context._replace(model_plays=model, critics_play=critics)
 

@@ -43,6 +43,8 @@ class Settings:
         monitor_features: those of rFID: ``auto``, ``classifier``, ``pretext``, ``inception``, ``pixels``, or the path
             of a network that ``vaes evaluate`` left; see :func:`vaes.evaluate.features.find_features`.
         patience: how many validations in a row may bring no lower loss before the training ends; null for any number.
+        pulls_freq: between two measurements of how hard each term pulls at the model and a critic at itself; null is
+            eval_freq where a term has a critic or looks at features, else never.
         sample_freq: between two pictures.
         save_freq: between two checkpoints; the last step is always saved.
         keep: how many of the newest checkpoints stay, beside the one with the best validation loss.
@@ -72,6 +74,7 @@ class Settings:
     monitor: int = 0
     monitor_features: str = "auto"
     patience: int | None = None
+    pulls_freq: int | None = None
     sample_freq: int = 1000
     save_freq: int = 1000
     keep: int = 2
@@ -87,6 +90,7 @@ class Settings:
             ("eval_freq", 0),
             ("monitor", 0),
             ("patience", 1),
+            ("pulls_freq", 0),
             ("sample_freq", 0),
             ("save_freq", 0),
             ("skip_non_finite", 0),
