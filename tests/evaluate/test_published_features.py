@@ -81,20 +81,27 @@ def test_timm_gives_the_maps_of_its_stages_standardised(monkeypatch: pytest.Monk
     torch.manual_seed(0)
     trunk, asked = Trunk(), []
 
-    def create_model(name: str, **options: bool) -> Trunk:
+    def create_model(name: str, **options: Any) -> Trunk:
         asked.append((name, options))
-        if name != "tiny":
+        if name not in found:
             raise RuntimeError(f"Unknown model ({name})")
         return trunk
 
     data = SimpleNamespace(resolve_model_data_config=lambda made: {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)})
-    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model, data=data))
+    found = {"tiny": SimpleNamespace(fixed_input_size=False), "fixed": SimpleNamespace(fixed_input_size=True)}
+    timm = SimpleNamespace(create_model=create_model, data=data, get_pretrained_cfg=found.get)
+    monkeypatch.setitem(sys.modules, "timm", timm)
     _, maps = published("timm:tiny", (3, 8, 8))
     assert asked == [("tiny", {"pretrained": True, "features_only": True})]
     x = torch.rand(2, 3, 8, 8)
     by_hand = torch.stack([(x[:, c] - m) / s for c, (m, s) in enumerate([(0.5, 0.2), (0.4, 0.3), (0.3, 0.4)])], 1)
     for ours, theirs in zip(maps(x), trunk(by_hand), strict=True):
         torch.testing.assert_close(ours, theirs)
+    trunk.output_fmt = "NHWC"  # type: ignore[assignment]
+    for ours, as_it_is in zip(published("timm:tiny", (3, 8, 8)).maps(x), trunk(by_hand), strict=True):
+        torch.testing.assert_close(ours, as_it_is.permute(0, 3, 1, 2))
+    published("timm:fixed", (3, 8, 16))
+    assert asked[-1] == ("fixed", {"pretrained": True, "features_only": True, "img_size": (8, 16)})
     with pytest.raises(UserError, match=r"timm:other: no such network, or its weights cannot be had \(Unknown model"):
         published("timm:other", (3, 8, 8))
     with pytest.raises(UserError, match="sees images of 1 or 3 channels, and these have 4"):

@@ -239,13 +239,26 @@ def test_a_critic_of_pixels_judges_each_of_them_with_weights_of_norm_1(side: int
         assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("term", critics()[3:], ids=lambda term: f"{term.loss}-{type(term.critic).__name__}")
-def test_a_critic_that_cannot_tell_has_the_loss_of_chance(term: PatchCritic) -> None:
+@pytest.mark.parametrize("term", critics(), ids=lambda term: type(term.critic).__name__)
+def test_the_doubt_of_a_critic_that_cannot_tell_is_1(term: Term) -> None:
     with torch.no_grad():
         for p in term.parameters():
             p.zero_()
-    trace = small_vae()(torch.rand(4, 1, 8, 8), torch.zeros(1, 4, 3), frozenset({"x_mean"}))
-    assert float(term.float().critic_loss(trace, Drawn(randn(1)), Context({})).detach()) == pytest.approx(term.chance)
+        if isinstance(term, PatchCritic) and term.lecam:
+            term.averages.fill_(3.0)  # which is no matter of telling
+    made, x, eps = objective(term)
+    found = made.contributions(x, eps, Context(WEIGHTS))
+    assert float(found.doubts["critic"]) == pytest.approx(1)
+    lecam = getattr(term, "lecam", 0)
+    assert float(found.critics["critic"].detach()) == pytest.approx(term.chance + lecam * 2 * (9 + 9) * bool(lecam))
+
+
+@pytest.mark.parametrize("term", critics(), ids=lambda term: type(term.critic).__name__)
+def test_contributions_add_up_to_the_loss(term: Term) -> None:
+    made, x, eps = objective(term)
+    out, found = made(x, eps, Context(WEIGHTS)), made.contributions(x, eps, Context(WEIGHTS))
+    torch.testing.assert_close(sum(found.parts.values()), out["loss"])
+    torch.testing.assert_close(found.critics["critic"], out["critic_loss"])
 
 
 @pytest.mark.parametrize("network", ["patch", "unet"])

@@ -10,6 +10,9 @@ import torch
 from parts import small_vae
 from trainings import Said, everything, settings, splits
 
+from vaes import Experiment
+from vaes.config import build_objective
+from vaes.model import Trace
 from vaes.objectives import ELBO, Objective
 from vaes.objectives.terms import MSSSIM, PatchCritic, Perceptual
 from vaes.schedules import Linear
@@ -41,6 +44,27 @@ def test_a_training_that_is_measured_is_the_one_that_is_not(tmp_path: Path, accu
     assert {**measured, "lines": None} == {**plain, "lines": None}
 
 
+@pytest.mark.parametrize(("method", "options"), [
+    ("vq_vae", {"model.posterior.learn": "ema", "model.posterior.restart": 0.5, "model.posterior.codes": 16}),
+    ("vae_gan", {"model.network.norm": "batch"}),
+    ("rae_sn", {}),
+    ("aae", {}),
+])  # fmt: skip
+def test_nor_does_any_row_feel_it(method: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """Words that follow the codes, batch statistics, spectral norms, turns."""
+    left = []
+    for every in (1, 0):
+        e = Experiment.of({"method": method}).replace(
+            {"model.network.kind": "conv", "model.network.dim": 8, "model.network.dim_mults": [1, 2], **options}
+        )
+        made, weights = build_objective(e, e.build_model((1, 8, 8)), (1, 8, 8))
+        play = e.settings().play
+        given = settings(**QUIET, pulls_freq=every, play=play)
+        fit(made, weights, splits(), given, tmp_path / str(every))
+        left.append({**everything(tmp_path / str(every)), "lines": None})
+    assert left[0] == left[1]
+
+
 class ByHand(Listener):
     """The norms as one backward pass of each part gives them."""
 
@@ -49,7 +73,7 @@ class ByHand(Listener):
 
     def at(self, training: Any, step: int) -> None:
         made, (x, noise) = training.state.objective, training.batch(step - 1)
-        values, norms = measured(training, step - 1)
+        found = measured(training, step - 1)
         held = {name: t.clone() for name, t in made.state_dict().items()}
         trace = made.model(x, noise.posterior, made.wants)
         drawn = SimpleNamespace()
@@ -57,16 +81,21 @@ class ByHand(Listener):
         self.checked = {"distortion": -trace.log_px.mean(), "rate": context.weights["rate"] * trace.rate.mean(),
                         "critic": 3.0 * made.terms["critic"](trace, drawn, context)}  # fmt: skip
         for name, value in self.checked.items():
-            assert values[name] == pytest.approx(float(value.detach()), rel=1e-5)
+            assert found.values[name] == pytest.approx(float(value.detach()), rel=1e-5)
             made.zero_grad()
             value.backward(retain_graph=True)
             norm = torch.cat([p.grad.flatten() for p in made.model.parameters() if p.grad is not None]).norm()
-            assert norms[name] == pytest.approx(float(norm), rel=1e-4)
+            assert found.norms[name] == pytest.approx(float(norm), rel=1e-4)
         made.zero_grad()
         loss = made.terms["critic"].critic_loss(trace, drawn, context)
         loss.backward()
         norm = torch.cat([p.grad.flatten() for p in made.terms.parameters() if p.grad is not None]).norm()
-        assert norms["critic_loss"] == pytest.approx(float(norm), rel=1e-4)
+        assert found.critics["critic"] == pytest.approx(float(norm), rel=1e-4)
+        wrong = [
+            (1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean()
+            for real, fake in zip(*(made.terms["critic"].critic(each) for each in (x, trace.x_mean[0])), strict=True)
+        ]
+        assert found.doubts["critic"] == pytest.approx(float(sum(wrong).detach()) / 4, rel=1e-4)
         made.zero_grad()
         made.load_state_dict(held)
 
@@ -83,6 +112,7 @@ def test_the_numbers_are_those_of_a_backward_pass_each(tmp_path: Path) -> None:
         assert {name for name in line if name.startswith("gradient.")} == {
             f"gradient.{name}" for name in ("distortion", "rate", "critic", "critic_loss")
         }
+        assert "doubt.critic" in line
 
 
 def test_a_training_resumes_with_running_means_and_measures_the_same(tmp_path: Path) -> None:
@@ -100,22 +130,59 @@ def test_a_training_resumes_with_running_means_and_measures_the_same(tmp_path: P
     assert {**cut, "pictures": None} == {**whole, "pictures": None}
 
 
-def test_what_is_wrong_is_said_once_with_the_key_that_helps(tmp_path: Path) -> None:
-    said = Said()
-    made = adversarial(loss="logistic")
-    made.terms["critic"].chance = 1e6  # so that any loss is a victory
-    fit(made, WEIGHTING, splits(), settings(**QUIET, pulls_freq=1), tmp_path / "run", callbacks=[said])
-    assert said.text.count("critic: its critic has won") == 1
-    assert "a lower objective.critic.lr may help" in said.text
+class Network(torch.nn.Module):
+    """Features that are what they are told to be of the image."""
 
-    class Still(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-            return [0 * x + 1]
+    def __init__(self, of_image: float) -> None:
+        super().__init__()
+        self.of_image = of_image
 
-    term = Perceptual((-1.0, 1.0), lambda name: ("still", Still()))
-    made = Objective(small_vae(), ELBO(), {"perceptual": term, "ms_ssim": MSSSIM((1, 8, 8), (-1.0, 1.0))})
-    weighting = Weighting(lambda pixels, *, beta, gamma: {"rate": beta, "perceptual": gamma * pixels, "ms_ssim": 0.0},
-                          {"beta": 1.0, "gamma": 1.0})  # fmt: skip
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.cat([self.of_image * x, torch.ones_like(x)], 1)]
+
+
+def said_of(objective: Objective, tmp_path: Path, pull: float = 1.0, **options: Any) -> str:
+    weighting = Weighting(lambda pixels, *, beta, pull: {"rate": beta, **dict.fromkeys(objective.terms, pull)},
+                          {"beta": 1.0, "pull": pull})  # fmt: skip
     said = Said()
-    fit(made, weighting, splits(), settings(**QUIET, pulls_freq=1), tmp_path / "other", callbacks=[said])
-    assert said.text.count("it does nothing; raise objective.gamma") == 1
+    given = settings(**QUIET, **{"pulls_freq": 1, **options})
+    fit(objective, weighting, splits(), given, tmp_path / "run", callbacks=[said])
+    return said.text
+
+
+class Sure(PatchCritic):
+    """A critic whose logits of images are so high, and of reconstructions so low."""
+
+    logit = 0.0
+
+    def _judge(self, trace: Trace) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(0 * real + self.logit, 0 * made - self.logit) for real, made in super()._judge(trace)]
+
+
+def sure(logit: float, loss: Any = "hinge") -> Objective:
+    critic = Sure((1, 8, 8), network="unet", width=4, lecam=0.1, loss=loss)
+    critic.logit = logit
+    return Objective(small_vae(network="conv"), ELBO(), {"critic": critic})
+
+
+def test_a_critic_that_has_won_is_said_once_and_no_other(tmp_path: Path) -> None:
+    for loss, share in (("hinge", "0"), ("logistic", "0.0097")):
+        won = said_of(sure(5.0, loss), tmp_path / loss)
+        assert won.count(f"critic: its critic has won (its loss is {share} of that of one that cannot tell)") == 1
+        assert "a lower objective.critic.lr may help\n" in won
+    assert "has won" not in said_of(sure(0.5), tmp_path / "doubts")
+    assert "has won" not in said_of(sure(5.0), tmp_path / "counts-not-yet", pull=0.0)
+    assert "has won" not in said_of(sure(5.0), tmp_path / "seen-once", pulls_freq=6)
+    assert "has won" not in said_of(adversarial(), tmp_path / "new")
+
+
+def perceptual(of_image: float) -> Objective:
+    term = Perceptual((-1.0, 1.0), lambda name: ("made", Network(of_image)))
+    return Objective(small_vae(), ELBO(), {"perceptual": term, "ms_ssim": MSSSIM((1, 8, 8), (-1.0, 1.0))})
+
+
+def test_a_perceptual_term_that_does_nothing_is_said_once_and_no_other(tmp_path: Path) -> None:
+    assert said_of(perceptual(0.0), tmp_path / "still").count("it does nothing; raise objective.pull") == 1
+    assert "perceptual: 0 of all gradients" in said_of(perceptual(0.0), tmp_path / "words")
+    assert "it does nothing" not in said_of(perceptual(1.0), tmp_path / "seen", pull=10.0)
+    assert "it does nothing" not in said_of(perceptual(0.0), tmp_path / "off", pull=0.0)

@@ -68,6 +68,11 @@ class TimmMaps(_OfColour):
 
     def __init__(self, made: nn.Module, config: Any) -> None:
         super().__init__(made, config["mean"], config["std"])
+        self.channels_last = getattr(made, "output_fmt", "NCHW") == "NHWC"
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """As those of all: some transformers of timm have their channels last."""
+        return [found.movedim(-1, 1) if self.channels_last else found for found in super().forward(x)]
 
 
 def is_published(name: str) -> bool:
@@ -89,7 +94,7 @@ def published(name: str, image_shape: tuple[int, int, int]) -> Published:
     if kind == "lpips":
         maps = _made(name, lambda: LPIPSMaps(module.LPIPS(net="vgg", verbose=False)))
     else:
-        maps = _made(name, lambda: _of_timm(module, name.removeprefix("timm:")))
+        maps = _made(name, lambda: _of_timm(module, name.removeprefix("timm:"), image_shape[1:]))
     maps = maps.eval().requires_grad_(False)
     try:
         with torch.no_grad():
@@ -101,8 +106,10 @@ def published(name: str, image_shape: tuple[int, int, int]) -> Published:
     return Published(name, maps)
 
 
-def _of_timm(timm: Any, name: str) -> TimmMaps:
-    made = timm.create_model(name, pretrained=True, features_only=True)
+def _of_timm(timm: Any, name: str, sides: tuple[int, ...]) -> TimmMaps:
+    published = timm.get_pretrained_cfg(name)
+    sized = {"img_size": sides} if published is not None and published.fixed_input_size else {}  # of transformers
+    made = timm.create_model(name, pretrained=True, features_only=True, **sized)
     return TimmMaps(made, timm.data.resolve_model_data_config(made))
 
 

@@ -1,6 +1,7 @@
 """The objective: model, bound and terms, one call."""
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,15 @@ from vaes.objectives.bounds import Bound
 from vaes.objectives.context import Context, Drawn, Noise
 from vaes.objectives.terms import Term
 
-__all__ = ["Objective"]
+__all__ = ["Contributions", "Objective"]
+
+
+class Contributions(NamedTuple):
+    """What a loss is made of: scalars, means over the batch."""
+
+    parts: dict[str, Tensor]  # of the bound and each term, with their weights and gradients; their sum is the loss
+    critics: dict[str, Tensor]  # term -> its critic's own loss, with its gradient
+    doubts: dict[str, Tensor]  # term -> its critic's judgement as a share of one's that cannot tell
 
 
 class Objective(nn.Module):
@@ -107,16 +116,18 @@ class Objective(nn.Module):
         loss = loss if context.model_plays else loss.detach()
         return {"loss": loss, **{name: value.detach() for name, value in out.items()}, **critics}
 
-    def contributions(self, x: Tensor, noise: Noise, context: Context) -> dict[str, Tensor]:
-        """What ``loss`` is the sum of, each with its weight and its gradient, and every critic's loss: scalars, means
-        over the batch."""
+    def contributions(self, x: Tensor, noise: Noise, context: Context) -> Contributions:
+        """What ``loss`` is made of, as a forward pass of its own finds it."""
         trace = self.model(x, noise.posterior, self.wants, context.options.get("posterior"))
-        out = {name: part.mean() for name, part in self.bound.parts(trace, context.of("bound")).items()}
+        parts = {name: part.mean() for name, part in self.bound.parts(trace, context.of("bound")).items()}
+        critics, doubts = {}, {}
         for name, term, given in self._given(trace, noise, context):
-            out[name] = context.weights[name] * term(*given)
+            parts[name] = context.weights[name] * term(*given)
             if term.has_critic:
-                out[f"{name}_loss"] = term.critic_loss(*given)
-        return out
+                critics[name] = term.critic_loss(*given)
+                with torch.no_grad():
+                    doubts[name] = term.judgement(*given) / term.chance
+        return Contributions(parts, critics, doubts)
 
     def _given(
         self, trace: Trace, noise: Noise, context: Context

@@ -199,7 +199,7 @@ class Training:
                 while not self.last:
                     step = state.step
                     x, noise = self.batch(step)
-                    with self._memory():
+                    with self.memory():
                         advance(state, spread, x, noise, self.context(step), self.runtime)
                     self._after(stop)
                 return self._finish(begun)
@@ -217,7 +217,7 @@ class Training:
 
     def validate(self, images: ImageSet) -> dict[str, Estimate]:
         """All images of a split, under the weights that the last step of the training has, by all processes."""
-        with self.clock.on("validation"), self.state.averaged(), self._memory():
+        with self.clock.on("validation"), self.state.averaged(), self.memory():
             context = self.context(self.settings.n_steps - 1)
             return validate(
                 self.state.objective, images, context, seed=self.seed, batch_size=self._micro, runtime=self.runtime
@@ -321,7 +321,7 @@ class Training:
         )
 
     @contextlib.contextmanager
-    def _memory(self) -> Any:
+    def memory(self) -> Any:
         """Inside, having no memory left is a sentence."""
         try:
             yield

@@ -44,7 +44,7 @@ class Term(nn.Module, abc.ABC):
     has_critic: bool = False
     """Whether :meth:`critic_loss` gives one."""
     chance: float = math.log(2)
-    """The loss of a critic that cannot tell."""
+    """:meth:`judgement` of a critic that cannot tell."""
     reads_model: bool = False
     """Whether it looks at ``drawn.model``, to decode other codes than the trace's."""
     silence: str = ""
@@ -65,3 +65,7 @@ class Term(nn.Module, abc.ABC):
         the sum of both are those of two backward passes.
         """
         raise NotImplementedError(f"{type(self).__name__} has no critic")
+
+    def judgement(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
+        """:meth:`critic_loss` but for what regularises it: near 0 where the critic is always right."""
+        return self.critic_loss(trace, drawn, context)

@@ -140,10 +140,8 @@ class PatchCritic(Term):
 
     def critic_loss(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
         """Of telling images from their reconstructions, a scalar; without a gradient before ``start``."""
-        assert trace.x_mean is not None
-        judged = [logits.chunk(2) for logits in _outputs(self.critic(torch.cat([trace.x, trace.x_mean[0].detach()])))]
-        one_sided = (lambda logits: relu(1 - logits)) if self.loss == "hinge" else (lambda logits: softplus(-logits))
-        found = torch.stack([0.5 * (one_sided(real).mean() + one_sided(-made).mean()) for real, made in judged]).sum()
+        judged = self._judge(trace)
+        found = self._wrong(judged)
         learns = context.step >= self.start
         if self.lecam:
             if moves := self.training and learns and torch.is_grad_enabled():
@@ -154,6 +152,20 @@ class PatchCritic(Term):
         if self.training and learns and torch.is_grad_enabled():
             follow(self.critic)
         return found if learns else found.detach() + 0 * found
+
+    def judgement(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
+        """Without LeCam."""
+        return self._wrong(self._judge(trace))
+
+    def _judge(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
+        """The logits of images and of reconstructions, of each output."""
+        assert trace.x_mean is not None
+        both = self.critic(torch.cat([trace.x, trace.x_mean[0].detach()]))
+        return [(logits[: len(trace.x)], logits[len(trace.x) :]) for logits in _outputs(both)]
+
+    def _wrong(self, judged: list[tuple[Tensor, Tensor]]) -> Tensor:
+        one_sided = (lambda logits: relu(1 - logits)) if self.loss == "hinge" else (lambda logits: softplus(-logits))
+        return torch.stack([0.5 * (one_sided(real).mean() + one_sided(-made).mean()) for real, made in judged]).sum()
 
     @torch.no_grad()
     def _average(self, means: Tensor) -> None:
