@@ -71,7 +71,7 @@ class Codes(NamedTuple):
     rate: NDArray[np.float32]  # (N,) NaN where the posterior has no density
     mse: NDArray[np.float32]  # (N,) pixels in [0, 1]
     score: NDArray[np.float32]  # (N,)
-    indices: NDArray[np.int32] | None = None  # (N, P * Q) of words of a codebook
+    indices: NDArray[np.int32] | None = None  # (N, P * Q) of words of a codebook; (N, 0) without
 
 
 def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256, progress: bool = False) -> Codes:
@@ -122,7 +122,9 @@ def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256
     paths = getattr(images.notes, "paths", None)
     names = np.array([str(i) for i in range(len(images))] if paths is None else list(paths), dtype=np.str_)
     columns: list[Any] = [None if c[0] is None else np.concatenate(c) for c in zip(*parts, strict=True)]
-    codes = Codes(names, _labels(images), *columns)._replace(indices=np.concatenate(words) if words else None)
+    codes = Codes(names, _labels(images), *columns)._replace(
+        indices=np.concatenate(words) if words else np.empty((len(images), 0), np.int32)
+    )
     _refuse_non_finite(codes, bounded=draws > 0)
     return codes
 

@@ -170,6 +170,9 @@ WORDS = {
 
 def _enter(folder: Path, document: Mapping[str, Any]) -> None:
     """Take a folder that is empty, or was begun with the same."""
+    for name in (FILE, *(entry["file"] for entry in document["shards"])):
+        for path in folder.glob(f".{name}.*.tmp"):  # what a process that was killed left half-written
+            path.unlink(missing_ok=True)
     if not (folder / FILE).exists():
         if other := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
             raise UserError(f"{folder}: holds {_plain(other[0])} and no {FILE}; give a new folder for the codes")
@@ -181,9 +184,6 @@ def _enter(folder: Path, document: Mapping[str, Any]) -> None:
         if there.get(key) != ours:
             words = WORDS.get(key, f"another {key}").format(there=there.get(key), ours=ours)
             raise UserError(f"{folder}: was begun with {words}; give a new folder, or what it was begun with")
-    for entry in document["shards"]:  # what a process that was killed left half-written
-        for path in folder.glob(f".{entry['file']}.*.tmp"):
-            path.unlink(missing_ok=True)
 
 
 def _read(folder: Path) -> dict[str, Any]:
