@@ -80,12 +80,19 @@ def sample(folder: Path) -> None:
     vaes.view.draw("sample", load(folder).model, folder / "pictures", vaes.view.Options(n_samples=3, singles=True))
 
 
+def encode(folder: Path) -> None:
+    """Shards of codes."""
+    run = load(folder.parent / ORIGIN)
+    vaes.share.write_latents(run, {"valid": run.data.valid, "test": run.data.test}, folder, shard=70)
+
+
 SCENES: dict[str, tuple[Callable[[Path], None], bool]] = {
     "training": (train, False),
     "beginning": (begin, False),
     "branching": (branch, False),
     "evaluation": (evaluate, True),
     "sampling": (sample, True),
+    "encoding": (encode, False),
 }
 """What is done, and whether in a trained run."""
 

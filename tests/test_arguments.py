@@ -22,7 +22,7 @@ SIGNATURES = {
     "run_sample": "where config mode save_dir checkpoint device imports options arguments",
     "run_evaluate": "where only split budget seed features prior checkpoint device imports output arguments",
     "run_fit_prior": "where kind options seed n_images checkpoint device imports arguments",
-    "run_encode": "where paths split output checkpoint device imports batch_size arguments normalise",
+    "run_encode": "where paths split output checkpoint device imports batch_size arguments normalise shard tile",
     "run_compare": "runs save_dir format checkpoint imports",
     "run_config": "name",
     "run_cache": "empty",

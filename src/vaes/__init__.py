@@ -26,6 +26,7 @@ _HOMES = {
     "VAE": "vaes.model",
     "Weighting": "vaes.train.weighting",
     "fit": "vaes.train.loop",
+    "latents": "vaes.share.shards",
     "load": "vaes.share.hub",
     "load_weights": "vaes.weights",
     "register_network": "vaes.config.own",
@@ -43,6 +44,7 @@ __all__ = [
     "UserError",
     "Weighting",
     "fit",
+    "latents",
     "load",
     "load_weights",
     "register_network",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from vaes.objectives import Objective
     from vaes.run import Run
     from vaes.share.hub import load
+    from vaes.share.shards import latents
     from vaes.train import Settings
     from vaes.train.listeners import Listener
     from vaes.train.loop import fit

@@ -287,8 +287,13 @@ class Outcome(NamedTuple):
     """Whether this is the first process of its launcher."""
 
 
+HELD = "model.network.gradient_checkpointing"
+"""What a training holds, and not what it computes."""
+
+
 def refuse_difference(given: Experiment, other: Experiment, sections: Sequence[str], what: str) -> None:
-    """Refuse an experiment whose sections differ from another's, but for where the images lie.
+    """Refuse an experiment whose sections differ from another's, but for where the images lie and what
+    changes no number.
 
     Raises:
         UserError: naming the first key that differs, and both values.
@@ -296,7 +301,7 @@ def refuse_difference(given: Experiment, other: Experiment, sections: Sequence[s
     ours, theirs = (_flat({name: e.to_dict()[name] for name in sections}) for e in (given, other))
     for key in sorted(ours.keys() | theirs.keys()):
         a, b = ours.get(key, "nothing"), theirs.get(key, "nothing")
-        if a != b and key not in {f"data.{name}" for name in WHERE}:
+        if a != b and key not in {*(f"data.{name}" for name in WHERE), HELD}:
             raise UserError(f"{what}: {key} is {a} in the configuration given and {b} in theirs")
 
 

@@ -47,6 +47,12 @@ def to_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def bounded_logvar(logvar: Tensor) -> Tensor:
+    """Log-variances kept within [-30, 20], where neither they nor their inverses overflow: those of latent diffusion's
+    autoencoder (Rombach et al., 2022, https://arxiv.org/abs/2112.10752, its code). What is beyond has no gradient."""
+    return logvar.clamp(-30.0, 20.0)
+
+
 def log_normal(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
     """Log-density of a normal, elementwise, in nats: ``-(log 2 pi + logvar + (x - mean)^2 / exp(logvar)) / 2``.
 

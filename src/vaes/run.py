@@ -229,13 +229,15 @@ class Run(Sized):
             weights=self.sha256, step=self.step, progress=progress,
         )  # fmt: skip
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Mean images of codes (N, Z...), or flattened, (N, D). Grids of other sides are images of other sides.
+    def decode(self, z: Tensor, *, tile: int | None = None) -> Tensor:
+        """Mean images of codes (N, Z...), or flattened, (N, D). Grids of other sides are images of other sides, which
+        may be decoded in squares of ``tile`` pixels, as by :meth:`tiled`.
 
         Raises:
             UserError: codes of another shape.
         """
-        there = self.for_code(z).model
+        run = self.for_code(z)
+        there = (run if tile is None else run.tiled(tile)).model
         return self._batched(there.decode, there.shaped(z))
 
     def reconstruct(self, images: Any = "test", *, n: int = 64) -> tuple[Tensor, Tensor]:

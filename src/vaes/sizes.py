@@ -10,6 +10,7 @@ from vaes.config.registry import NETWORKS
 from vaes.errors import UserError
 from vaes.experiment import Experiment
 from vaes.model import VAE
+from vaes.tiles import tiled
 
 __all__ = ["Sized", "at_size"]
 
@@ -26,6 +27,7 @@ class Sized:
     def __init__(self, model: VAE, image_shape: tuple[int, int, int]) -> None:
         self.model, self.image_shape = model, image_shape
         self._trained, self._resized = (model, image_shape), {image_shape: model}
+        self.tile: int | None = None
 
     def at(self, size: int | tuple[int, ...]) -> Self:
         """The run for images of another size, a side or (H, W), which a fully convolutional network takes: the same
@@ -40,6 +42,16 @@ class Sized:
         other = copy.copy(self)
         other.notes = []
         other._take_size((h, w))
+        return other
+
+    def tiled(self, tile: int) -> Self:
+        """The run with networks that see squares of ``tile`` pixels, one at a time: see :func:`vaes.tiles.tiled`.
+
+        Raises:
+            UserError: codes are flat, or the tile does not divide.
+        """
+        other = copy.copy(self)
+        other.tile, other.model = tile, tiled(self._resized[self.image_shape], self.image_shape, tile)
         return other
 
     def for_code(self, z: Tensor) -> Self:
@@ -80,6 +92,8 @@ class Sized:
         if shape not in self._resized:
             self._resized = {trained: model, shape: at_size(self.experiment, model, trained, shape)}
         self.model, self.image_shape = self._resized[shape], shape
+        if self.tile is not None:
+            self.model = tiled(self.model, shape, self.tile)
         self.notes = [*self.notes, *([self.words_of_size] if self.words_of_size else [])]
 
 
