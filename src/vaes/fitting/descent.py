@@ -53,12 +53,13 @@ def descend(
     clip: float = 100.0,
     warm_up: int = 0,
     average: float = 0.0,
+    patience: int = PATIENCE,
     partial: Partial | None = None,
     progress: bool,
 ) -> None:
     """Adam with a rate that falls to 0 along a cosine, and rises before that along a line over ``warm_up`` steps; the
-    weights whose ``score`` was least are kept, the first ones among them, and it ends where ten looks in a row found
-    none better. The prior lies on the CPU after.
+    weights whose ``score`` was least are kept, the first ones among them, and it ends where ``patience`` looks in a
+    row, of fifty, found none better. The prior lies on the CPU after.
 
     Args:
         inner: what learns.
@@ -70,6 +71,7 @@ def descend(
         warm_up: steps.
         average: decay of the running average of the weights, which is scored and kept in their place; it is less over
             the first steps, ``(1 + step) / (10 + step)``. 0 is none.
+        patience: looks.
         partial: where all is left at each look, so that a fit that was killed goes on and ends in the same bits.
         progress: show a bar on a terminal.
     """
@@ -80,7 +82,7 @@ def descend(
         total=steps, initial=start, desc="fitting", unit="step", disable=not progress or None, leave=False
     ) as bar:
         for step in range(start + 1, steps + 1):
-            if fit.worse == PATIENCE:
+            if fit.worse == patience:
                 break
             rate = RATE * min(1.0, step / (warm_up + 1)) * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
             fit.optimizer.param_groups[0]["lr"] = rate

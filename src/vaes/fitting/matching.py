@@ -20,9 +20,10 @@ from vaes.priors import FlowMatching
 __all__ = ["fit_matching"]
 
 BATCH = {1: 256, 3: 64}
-"""By how many axes a code has."""
 WARM_UP, CLIP, AVERAGE = 100, 1.0, 0.999
-STOP, HELD, BLOCK = 1_000, 1_000, 250
+STOP, BLOCK, PATIENCE = 512, 256, 25  # errors of so few codes, and a slow average, say little from look to look
+HELD = {1: 1_000, 3: 256}
+"""Both by how many axes a code has."""
 SHRUNK = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -45,8 +46,8 @@ def fit_matching(
     It starts as a Gaussian: mean and covariance of the normalised codes, the latter shrunk towards I by as much as
     explains the codes to stop by best. Times are the logistic of a standard normal (Esser et al., 2024,
     https://arxiv.org/abs/2403.03206, section 3.1); the error on the codes to stop by, over times spread evenly and
-    noise that stays, says which weights are kept, the Gaussian alone among them. Its numbers are of 1,000 codes held
-    out at most, and ``gaussian`` of the Gaussian that it starts from.
+    noise that stays, says which weights are kept, the Gaussian alone among them. Its numbers are of at most 1,000
+    codes held out (256 grids), and ``gaussian`` of the Gaussian that it starts from.
 
     Args:
         codes: see :func:`vaes.fitting.draw_codes`.
@@ -94,8 +95,8 @@ def fit_matching(
 
     partial = Partial.of(folder, "flow_matching", codes.fit, chosen, seed, statistics)
     descend(
-        prior.network, loss, score, chosen["steps"], numbers, clip=CLIP, warm_up=WARM_UP, average=AVERAGE,
-        partial=partial, progress=progress,
+        prior.network, loss, score, chosen["steps"], numbers, clip=CLIP, warm_up=min(WARM_UP, chosen["steps"] // 10),
+        average=AVERAGE, patience=PATIENCE, partial=partial, progress=progress,
     )  # fmt: skip
     prior.requires_grad_(False).eval()
     found = _numbers(prior.to(device), codes, own)
@@ -120,7 +121,7 @@ def _start(prior: FlowMatching, x: Tensor, stop: Tensor) -> None:
 
 @torch.no_grad()
 def _numbers(prior: FlowMatching, codes: Codes, own: Callable[[Tensor], Tensor]) -> Numbers:
-    held = codes.held[:HELD].unflatten(1, prior.z_shape)
+    held = codes.held[: HELD[len(prior.z_shape)]].unflatten(1, prior.z_shape)
     device = prior.mean.device
     nats = torch.cat([prior.log_prob(part.to(device)).double().cpu() for part in held.split(BLOCK)])
     gaussian = torch.cat([prior.log_gaussian(part.to(device)).double().cpu() for part in held.split(BLOCK)])

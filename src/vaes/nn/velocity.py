@@ -55,8 +55,7 @@ class FlatVelocity(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(BLOCKS))
         self.turns = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(BLOCKS))
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), _zero(nn.Linear(2 * width, width)))
-            for _ in range(BLOCKS)
+            nn.Sequential(nn.Linear(width, width), nn.SiLU(), _zero(nn.Linear(width, width))) for _ in range(BLOCKS)
         )
         self.last = nn.Sequential(nn.LayerNorm(width), _zero(nn.Linear(width, size)))
 

@@ -16,7 +16,7 @@ MOST_JOINT = 4096
 """Of codes of more numbers the Gaussian that the velocity starts from takes each number by itself."""
 EXACT_TRACE = 16
 """Up to so many numbers of a code a trace is taken whole; of more by probes."""
-PROBES = 4
+PROBES = 2
 WIDTHS = {"flat": 256, "grid": 64}
 
 
