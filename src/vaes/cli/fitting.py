@@ -34,7 +34,7 @@ def options(parser: Parser) -> Parser:
         "autoregressive 128, flow_matching of grids 64)",
     )
     parser.add_argument(
-        "--steps", type=whole(1, 10_000_000), help="at most (default: 500 of EM, 5,000 of the optimiser)"
+        "--steps", type=whole(1, 10_000_000), help="at most (default: 500 of EM, 2,000 of flow_matching, else 5,000)"
     )
     parser.add_argument(
         "--solver_steps", type=whole(1, 10_000), help="of flow_matching, in which noise is carried (default: 20)"

@@ -23,7 +23,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "flow": {"flow": "realnvp", "steps": 5000, "width": None},
     "two_stage": {"steps": 5000, "width": 256},
     "autoregressive": {"steps": 5000, "width": 128},
-    "flow_matching": {"steps": 5000, "width": None, "solver_steps": 20},
+    "flow_matching": {"steps": 2000, "width": None, "solver_steps": 20},
 }
 """Kind -> its options and their defaults; null is what the flow, or the shape of the codes, has by itself."""
 
