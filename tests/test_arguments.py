@@ -86,7 +86,7 @@ def test_the_commands_take_what_they_are_called_with() -> None:
             "fit-prior R --kind flow --steps 9 --data.root D",
             {
                 "kind": "flow",
-                "options": {"components": None, "flow": None, "width": None, "steps": 9},
+                "options": {"components": None, "flow": None, "width": None, "steps": 9, "solver_steps": None},
                 "arguments": ["--data.root", "D"],
                 "n_images": 100_000,
             },
@@ -172,7 +172,7 @@ def test_the_options_of_sample(line: str, expected: dict[str, Any], called: dict
         ("sample R --checkpoint step²", "it must be best, last or a step such as 2000"),
         ("fit-prior R --kind gm", "invalid choice: 'gm': did you mean gmm?"),
         ("fit-prior R --n_components 5", "did you mean --components?"),
-        ("sample R --prior glow", "choose from own, fitted, gmm, flow, two_stage, autoregressive"),
+        ("sample R --prior glow", "choose from own, fitted, gmm, flow, two_stage, autoregressive, flow_matching"),
         ("evaluate R --n 5", "did you mean --n_images?"),
         ("evaluate R --batch_size 999999999", "it must be at most 100,000"),
         ("encode R -o c.csv", "give one of PATH and --split"),

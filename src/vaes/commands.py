@@ -233,11 +233,10 @@ def run_fit_prior(
     found = run.fit_prior(chosen, seed=seed, n_images=n_images, progress=True, **options)
     n, path = found.numbers, fitting.file_of(run.folder, chosen)
     say(f"{found.words}: {n.codes:,} codes of {n.images:,} training images ({run.which})")
-    nats = f"{n.nats:.2f}" if found.prior.exact else f"at least {n.nats:.2f} (a bound)"
     gain = f"{n.nats - n.gaussian:+.2f} ± {1.96 * n.gain_stderr:.2f}"
     say(
-        f"codes of {n.held:,} images held out, in nats a code: {nats}; {found.simplest} {n.gaussian:.2f} ({gain}); the "
-        f"model's own prior {n.own:.2f}"
+        f"codes of {n.held:,} images held out, in nats a code: {found.nats}; {found.simplest} {n.gaussian:.2f} "
+        f"({gain}); the model's own prior {n.own:.2f}"
     )
     if n.nats < n.gaussian - 1.96 * n.gain_stderr and chosen == "autoregressive":
         note("note: frequencies explain indices held out better: more --steps, or more images, may serve better")

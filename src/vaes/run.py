@@ -210,13 +210,14 @@ class Run(Sized):
         """Fit a prior to draws of q(z|x) of the training images. Likelihoods and bounds keep the model's own prior.
 
         Args:
-            kind: ``gmm``, ``flow`` or ``two_stage``, see :func:`vaes.fitting.fit`, or ``autoregressive``, see
-                :func:`vaes.fitting.fit_indices`; by default the method's, or gmm.
+            kind: ``gmm``, ``flow`` or ``two_stage``, see :func:`vaes.fitting.fit`, ``flow_matching``, see
+                :func:`vaes.fitting.fit_matching`, or ``autoregressive``, see :func:`vaes.fitting.fit_indices`; by
+                default the method's, or gmm.
             seed: of the choice of images, draws, first weights and batches.
             n_images: at most.
             write: store it beside the weights, where :meth:`sample` and :meth:`evaluate` find it.
             progress: show bars on a terminal.
-            options: of the kind, see :data:`vaes.fitting.KINDS`: components, steps, flow, width.
+            options: of the kind, see :data:`vaes.fitting.KINDS`: components, steps, flow, width, solver_steps.
 
         Raises:
             UserError: codes that cannot be fitted so, too few of them, or a folder that cannot be written.
@@ -224,9 +225,11 @@ class Run(Sized):
         chosen = kind or FITTED.get(self.experiment.method, "gmm")
         folder = self.folder if write else None
         fitting.check(self.model, chosen, options, folder)
+        normalised = chosen == "flow_matching" and (write or (self.folder / code_statistics.FILE).exists())
         return fitting.fit_to(
             self.model, self.data.train, chosen, options, folder=folder, seed=seed, most=n_images,
             weights=self.sha256, step=self.step, progress=progress,
+            statistics=self.code_statistics(progress=progress) if normalised else None,
         )  # fmt: skip
 
     def decode(self, z: Tensor, *, tile: int | None = None) -> Tensor:
