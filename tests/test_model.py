@@ -129,7 +129,7 @@ def test_noise_decides_everything() -> None:
     assert a.item() == b.item()
 
 
-@pytest.mark.parametrize("logvar", [2.0, -8.0, -28.0, -30.0])
+@pytest.mark.parametrize("logvar", [2.0, -8.0, -28.0, -80.0])
 def test_the_density_of_a_code_keeps_its_digits_in_float32(logvar: float) -> None:
     h = torch.cat([randn(4, 3) * 3, torch.full((4, 3), logvar, dtype=torch.float64)], 1)
     eps = randn(2, 4, 3, seed=1)
@@ -139,12 +139,12 @@ def test_the_density_of_a_code_keeps_its_digits_in_float32(logvar: float) -> Non
 
 
 def test_log_variances_are_kept_where_half_precision_and_exponentials_are_safe() -> None:
-    """As latent diffusion's autoencoder keeps them: [-30, 20]; in between nothing changes."""
-    h = torch.tensor([[0.0, 0.0, 0.0, 0.0, -1e4, 1e4, -29.0, 19.0]])
-    q = posteriors.Gaussian()(h.requires_grad_(), torch.ones(1, 1, 4))
+    """Those of grids, as latent diffusion's autoencoder keeps them: [-30, 20]; in between nothing changes."""
+    h = torch.tensor([[0.0, 0.0, 0.0, 0.0, -1e4, 1e4, -29.0, 19.0]])[..., None, None]
+    q = posteriors.Gaussian()(h.requires_grad_(), torch.ones(1, 1, 4, 1, 1))
     assert q.logvar is not None
-    assert q.logvar.tolist() == [[-30.0, 20.0, -29.0, 19.0]]
-    rate = StandardNormal(4).kl(q)
+    assert q.logvar.flatten().tolist() == [-30.0, 20.0, -29.0, 19.0]
+    rate = StandardNormal((4, 1, 1)).kl(q)
     assert rate is not None
     assert rate.isfinite().all()
     q.z.sum().backward()

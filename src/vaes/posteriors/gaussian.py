@@ -12,16 +12,13 @@ from vaes.randomness import Draw
 
 __all__ = ["FullCovariance", "Gaussian"]
 
-LOGVAR = -30.0, 20.0
-
 
 class Gaussian(Posterior):
     """q(z|x) = N(mean, diag exp(logvar)), reparameterised: z = mean + exp(logvar / 2) * noise; of a grid, logvar is
-    kept within [-30, 20].
+    kept within [-30, 20], as latent diffusion's autoencoder keeps it; beyond, it has no gradient.
 
     Kingma & Welling, Auto-Encoding Variational Bayes, 2013, https://arxiv.org/abs/1312.6114, section 2.4 and appendix
-    B. ``aux["gaussian"]`` is h, means and log-variances (B, 2 D). Log-variances are kept in [-30, 20], as those of
-    latent diffusion's autoencoder are, beyond which they have no gradient.
+    B. ``aux["gaussian"]`` is h, means and log-variances (B, 2 D).
     """
 
     gives = frozenset({"log_q", "mean", "logvar", "log_q_stopped", "gaussian"})
@@ -95,7 +92,7 @@ def _bounded(h: Tensor, z_shape: tuple[int, ...]) -> Tensor:
 
 def _halves(h: Tensor, z_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     mean, logvar = h.chunk(2, dim=1)
-    return mean.unflatten(1, z_shape), logvar.clamp(*LOGVAR).unflatten(1, z_shape)
+    return mean.unflatten(1, z_shape), logvar.unflatten(1, z_shape)
 
 
 def _flat(z_shape: tuple[int, ...]) -> int:
