@@ -41,11 +41,11 @@ export function sidePanel(place) {
     showBeside(beside, pixels);
     around();
   };
-  const step = follow(show, (text) => {
+  const [step, end] = follow(show, (text) => {
     fault.textContent = text;
     fault.hidden = false;
   });
-  offs.push(on(["code", "from", "pinned"], tell));
+  offs.push(end, on(["code", "from", "pinned"], tell));
   tell();
   step();
   return () => offs.forEach((off) => off());
