@@ -156,7 +156,9 @@ class _Api:
         name = request.path_params["name"]
         if name not in assets.page():
             return JSONResponse({"error": "there is no such file"}, 404)
-        return Response(assets.page()[name], media_type=assets.TYPES[name.rpartition(".")[2]])
+        # All modules as one: a browser would ask for the others only once it has read those that need them.
+        content = assets.bundled() if name == "main.js" else assets.page()[name]
+        return Response(content, media_type=assets.TYPES[name.rpartition(".")[2]])
 
     async def runs(self, request: Request) -> Response:
         runs = [{"name": source.name, "error": source.error} for source in self._sources]

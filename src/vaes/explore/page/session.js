@@ -140,9 +140,10 @@ export async function openRun(run, again) {
   session.info = session.table = null;
   session.originals = new Map();
   session.groups = [];
+  const asked = session.runs[run]?.error ? null : session.backend.columns(run).catch(() => null);
   session.info = await session.backend.info(run);
   if (session.info.z_dim) {
-    session.table = await session.backend.columns(run);
+    session.table = (await asked) ?? (await session.backend.columns(run));
     if (!state.code || state.code.length !== session.info.z_dim) {
       begin();
     }
