@@ -3,9 +3,8 @@
     python benchmarks/explorer.py RUN [--points 100000]
 
 Medians, in milliseconds, in headless Chromium with software GL (which is far slower than a graphics card). RUN is any
-run folder; frames a second are those of dragging over so many codes, drawn from the prior, to decode and to move the map,
-beside the most that the machine
-shows just then, which is little where others use it.
+run folder; frames a second are those of dragging over so many codes, drawn from the prior, to decode and to move the
+map, beside the most that the machine shows just then, which is little where others use it.
 """
 
 import argparse
@@ -67,8 +66,7 @@ FRAMES = """async (button) => {
   return frames / ((performance.now() - begun) / 1000);
 }"""
 DRAGS = {"most": -1, "decoding": 0, "moving": 2}
-"""Buttons of the mouse: none (a blank box moves instead: the most frames that the machine shows just then), decode under
-the pointer, move the map."""
+"""Buttons of the mouse: none (a blank box moves: the most frames that the machine shows then), to decode, to move."""
 
 
 def main() -> None:

@@ -75,6 +75,7 @@ def application(sources: Sequence[Source], host: str = "127.0.0.1", token: str |
         Route("/api/{run:int}/progress", api.progress),
         Route("/api/{run:int}/columns", api.columns),
         Route("/api/{run:int}/images", api.images),
+        Route("/api/{run:int}/umap", api.umap),
         Route("/api/{run:int}/frame/{step:int}", api.frame),
         Route("/api/{run:int}/decode", api.decode, methods=["POST"]),
         Route("/api/{run:int}/encode", api.encode, methods=["POST"]),
@@ -185,6 +186,10 @@ class _Api:
 
     async def columns(self, request: Request) -> Response:
         return Response(pack(await run_in_threadpool(self._source(request).columns)), media_type=OCTETS)
+
+    async def umap(self, request: Request) -> Response:
+        arrays, said = await run_in_threadpool(self._source(request).umap)
+        return Response(pack(arrays, **said), media_type=OCTETS)
 
     async def images(self, request: Request) -> Response:
         text = request.query_params.get("at", "")

@@ -1,11 +1,11 @@
 // The latent map: codes of test images, what the plane decodes to beneath them, and the pointer that decodes.
 
-import { h, segmented, select, checkbox, debounce, amount, thousands, button } from "./dom.js";
+import { h, segmented, select, checkbox, debounce, amount, thousands, button, toast } from "./dom.js";
 import { state, set, on } from "./store.js";
-import { session, rows, setCode, setRow, decode, originals, labelOf, codeOfRow } from "./session.js";
+import { session, rows, setCode, setRow, decode, originals, labelOf, said, codeOfRow } from "./session.js";
 import { Points } from "./gl.js";
 import { densityOf, levelsOf, contour } from "./density.js";
-import { planeOf, planeChoices, colourChoices, colouring } from "./plane.js";
+import { planeOf, planeChoices, umapWanted, colourChoices, colouring } from "./plane.js";
 import { picture } from "./pixels.js";
 import { css, token } from "./palette.js";
 import { PAD, layersOf, drawOverlay } from "./overlay.js";
@@ -93,6 +93,7 @@ class MapView {
 
   data(moved) {
     this.plane = planeOf();
+    if (umapWanted() && this.plane.names[0] !== "UMAP 1") this.askUmap();
     this.points.fill("place", this.plane.points);
     this.lines = null;
     this.found = null;
@@ -106,6 +107,29 @@ class MapView {
       this.camera = null;
       this.fit();
     } else this.later();
+  }
+
+  // The server computes it; principal components are shown until it is there.
+  async askUmap() {
+    const { run } = state;
+    if (this.asking || !session.backend.server) return;
+    this.asking = true;
+    try {
+      while (!this.closed && run === state.run && umapWanted()) {
+        const { arrays, said: told } = await session.backend.umap(run);
+        if (arrays.umap) {
+          session.table.umap = arrays.umap;
+          if (arrays.umap.length === 2 * rows()) this.data(true);
+          break;
+        }
+        this.note.textContent = `UMAP of ${thousands(rows())} codes is being computed: ${told.seconds} s so far. Until then, principal components.`;
+        await new Promise((done) => setTimeout(done, 1000));
+      }
+    } catch (error) {
+      this.note.textContent = `${said(error)}. Principal components are shown.`;
+      toast(said(error));
+    }
+    this.asking = false;
   }
 
   recolour() {
