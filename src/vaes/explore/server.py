@@ -76,6 +76,7 @@ def application(sources: Sequence[Source], host: str = "127.0.0.1", token: str |
         Route("/api/{run:int}/progress", api.progress),
         Route("/api/{run:int}/columns", api.columns),
         Route("/api/{run:int}/images", api.images),
+        Route("/api/{run:int}/umap", api.umap),
         Route("/api/{run:int}/frame/{step:int}", api.frame),
         Route("/api/{run:int}/decode", api.decode, methods=["POST"]),
         Route("/api/{run:int}/encode", api.encode, methods=["POST"]),
@@ -157,7 +158,9 @@ class _Api:
         name = request.path_params["name"]
         if name not in assets.page():
             return JSONResponse({"error": "there is no such file"}, 404)
-        return Response(assets.page()[name], media_type=assets.TYPES[name.rpartition(".")[2]])
+        # All modules as one: a browser would ask for the others only once it has read those that need them.
+        content = assets.bundled() if name == "main.js" else assets.page()[name]
+        return Response(content, media_type=assets.TYPES[name.rpartition(".")[2]])
 
     async def runs(self, request: Request) -> Response:
         runs = [{"name": source.name, "error": source.error} for source in self._sources]
@@ -184,6 +187,10 @@ class _Api:
 
     async def columns(self, request: Request) -> Response:
         return Response(pack(await run_in_threadpool((await self._source(request)).columns)), media_type=OCTETS)
+
+    async def umap(self, request: Request) -> Response:
+        arrays, said = await run_in_threadpool(self._source(request).umap)
+        return Response(pack(arrays, **said), media_type=OCTETS)
 
     async def images(self, request: Request) -> Response:
         text = request.query_params.get("at", "")

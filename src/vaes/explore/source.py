@@ -18,7 +18,7 @@ from vaes.data.survey import reason
 from vaes.encoding import Codes, encode
 from vaes.errors import UserError
 from vaes.evaluate.disentanglement.information import discretize, mutual_information
-from vaes.explore import numbers
+from vaes.explore import embedding, numbers
 from vaes.model import evaluation
 from vaes.run import Run, load
 from vaes.train import checkpoint
@@ -92,6 +92,7 @@ class Source:
         self.run: Run | None = None
         self.error: str | None = None
         self.data_error: str | None = None
+        self._embedding = embedding.Embedding()
         self.reload()
 
     @property
@@ -270,6 +271,7 @@ class Source:
             plane = project(mean, "pca", 0)
             assert plane.inverse is not None
             origin, axes = plane.inverse
+            said["umap"] = None if embedding.installed() else embedding.NEEDED
             said["plane"] = {"origin": origin.tolist(), "axes": axes.tolist(), "names": list(plane.names)}
         columns: dict[str, Tensor] = {}
         if images.factors is not None:
@@ -302,6 +304,18 @@ class Source:
         if images.factors is not None:
             found["factors"] = images.factors[index].numpy().astype(np.int32)
         return found
+
+    def umap(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The codes' places in a map by UMAP once all images are encoded, as :meth:`Embedding.look` tells them.
+
+        Raises:
+            UserError: umap-learn is missing, there are too few codes, or there is no model.
+        """
+        self._needed()
+        table = self.table
+        if table is None or len(table.at) != self._wanted:
+            return {}, {"seconds": 0}
+        return self._embedding.look(table.codes.mean)
 
     # What is asked
 

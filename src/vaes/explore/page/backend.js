@@ -59,6 +59,10 @@ class Server {
     return unpack(await (await this.get(this.of(run, "columns"))).arrayBuffer()).arrays;
   }
 
+  async umap(run) {
+    return unpack(await (await this.get(`${run}/umap`)).arrayBuffer());
+  }
+
   async decode(run, codes) {
     return new Uint8Array(await (await this.post(this.of(run, "decode"), codes)).arrayBuffer());
   }

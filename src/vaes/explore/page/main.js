@@ -85,8 +85,8 @@ function render() {
   const fault = session.info.error ? h("p", { class: "banner fault", role: "alert" }, session.info.error) : null;
   document.body.className = beside ? "with-side" : "";
   document.body.replaceChildren(head(), h("p", { class: "banner fault lost-note", role: "alert" }), ...[fault].filter(Boolean), h("div", { class: "page" }, side || [], place));
+  if (side) leaveSide = sidePanel(side); // asks for the picture, which comes while the view is made
   leave = view(place);
-  if (side) leaveSide = sidePanel(side);
 }
 
 async function open() {

@@ -138,10 +138,11 @@ export function inWords(code) {
 
 // Whether what was asked for is still what is looked at.
 export async function openRun(run) {
-  // What is shown stays whole until what comes instead is there.
+  // What is shown stays whole until what comes instead is there; both answers are asked for at once.
   const asked = `${run} ${state.checkpoint}`;
+  const columns = session.runs[run]?.error ? null : session.backend.columns(run).catch(() => null);
   const info = await session.backend.info(run);
-  const table = info.z_dim ? await session.backend.columns(run) : null;
+  const table = info.z_dim ? ((await columns) ?? (await session.backend.columns(run))) : null;
   if (asked !== `${state.run} ${state.checkpoint}`) return false;
   Object.assign(session, { info, table, originals: new Map(), groups: [] });
   if (info.z_dim) {

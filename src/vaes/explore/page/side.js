@@ -24,7 +24,8 @@ export function sidePanel(place) {
     near,
   );
   const panel = sliders(place.querySelector(".sliders"));
-  const around = debounce(250, () => neighbours(near, decoded));
+  // What costs much waits until the pointer is let go.
+  const around = debounce(350, () => (session.dragging ? around() : neighbours(near, decoded)));
 
   const tell = () => {
     words.textContent = state.from || "a code of the address";
