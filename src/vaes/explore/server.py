@@ -189,7 +189,7 @@ class _Api:
         return Response(pack(await run_in_threadpool((await self._source(request)).columns)), media_type=OCTETS)
 
     async def umap(self, request: Request) -> Response:
-        arrays, said = await run_in_threadpool(self._source(request).umap)
+        arrays, said = await run_in_threadpool((await self._source(request)).umap)
         return Response(pack(arrays, **said), media_type=OCTETS)
 
     async def images(self, request: Request) -> Response:

@@ -60,7 +60,7 @@ class Server {
   }
 
   async umap(run) {
-    return unpack(await (await this.get(`${run}/umap`)).arrayBuffer());
+    return unpack(await (await this.get(this.of(run, "umap"))).arrayBuffer());
   }
 
   async decode(run, codes) {

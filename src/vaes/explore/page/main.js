@@ -96,7 +96,8 @@ async function open() {
   } catch (error) {
     if (state.checkpoint) {
       toast(said(error));
-      return set({ checkpoint: "" });
+      state.checkpoint = "";
+      return open();
     }
     document.body.replaceChildren(h("p", { class: "banner fault", role: "alert" }, said(error)));
   }
