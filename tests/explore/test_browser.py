@@ -206,6 +206,28 @@ def test_a_report_without_a_decoder_shows_what_was_decoded(page: Any, trained: P
     assert page.locator(".walks canvas").count() == 22
 
 
+def test_a_checkpoint_is_chosen_and_the_address_keeps_it(served: Served, page: Any, trained: Path) -> None:
+    page.goto(f"{served.address}#z=0.5,-1")
+    shown(page, [0.5, -1])
+    offered = page.locator("[data-testid=checkpoint] option").evaluate_all("all => all.map(one => one.value)")
+    assert offered == ["", *map(str, served.sources[0].steps())]
+    step = next(step for step in offered[1:] if int(step) != vaes.load(trained).step)
+    page.get_by_test_id("checkpoint").select_option(step)
+    page.wait_for_function("s => document.querySelector('.facts')?.textContent.includes(`step ${s}`)", arg=step)
+    picture, code = shown(page, [0.5, -1])
+    assert same(picture, pixels(vaes.load(trained, checkpoint=step), code))
+    assert not same(picture, pixels(vaes.load(trained), code))
+    page.wait_for_function("s => location.hash.includes(`checkpoint=${s}`)", arg=step)
+    again = page.context.new_page()
+    again.goto(page.url)
+    assert np.array_equal(shown(again, [0.5, -1])[0], picture)
+    again.close()
+    page.goto(f"{served.address}#z=0.5,-1&checkpoint=7")  # is not there: said, and the run's own shown
+    page.reload()
+    page.wait_for_selector("text=there is no checkpoint of step 7")
+    assert same(shown(page, [0.5, -1])[0], pixels(vaes.load(trained), code))
+
+
 def test_a_damaged_run_is_said_and_the_rest_works(served: Served, page: Any) -> None:
     page.goto(f"{served.address}#run=1")
     page.wait_for_selector(".banner.fault:visible")

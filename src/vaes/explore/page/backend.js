@@ -21,6 +21,12 @@ class Server {
   server = true;
   encodes = true;
 
+  // A run's address; of the checkpoint that was chosen, where it is the run that is looked at.
+  of(run, path) {
+    const chosen = run === state.run && state.checkpoint;
+    return `${run}/${path}${chosen ? `${path.includes("?") ? "&" : "?"}checkpoint=${encodeURIComponent(state.checkpoint)}` : ""}`;
+  }
+
   async get(path) {
     try {
       return await answer(await fetch(`api/${path}`));
@@ -42,30 +48,34 @@ class Server {
   }
 
   async info(run) {
-    return (await this.get(`${run}/info`)).json();
+    return (await this.get(this.of(run, "info"))).json();
   }
 
   async progress(run) {
-    return (await this.get(`${run}/progress`)).json();
+    return (await this.get(this.of(run, "progress"))).json();
   }
 
   async columns(run) {
-    return unpack(await (await this.get(`${run}/columns`)).arrayBuffer()).arrays;
+    return unpack(await (await this.get(this.of(run, "columns"))).arrayBuffer()).arrays;
+  }
+
+  async umap(run) {
+    return unpack(await (await this.get(this.of(run, "umap"))).arrayBuffer());
   }
 
   async decode(run, codes) {
-    return new Uint8Array(await (await this.post(`${run}/decode`, codes)).arrayBuffer());
+    return new Uint8Array(await (await this.post(this.of(run, "decode"), codes)).arrayBuffer());
   }
 
   async encode(run, blob) {
-    const { arrays, said } = unpack(await (await this.post(`${run}/encode`, blob)).arrayBuffer());
+    const { arrays, said } = unpack(await (await this.post(this.of(run, "encode"), blob)).arrayBuffer());
     return { pixels: arrays.pixels, code: arrays.codes, said };
   }
 
   async images(run, at) {
     const parts = [];
     for (let i = 0; i < at.length; i += 512) {
-      const response = await this.get(`${run}/images?at=${at.slice(i, i + 512).join(",")}`);
+      const response = await this.get(this.of(run, `images?at=${at.slice(i, i + 512).join(",")}`));
       parts.push(new Uint8Array(await response.arrayBuffer()));
     }
     const all = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
@@ -74,16 +84,16 @@ class Server {
   }
 
   async neighbours(run, pixels) {
-    const { arrays, said } = unpack(await (await this.post(`${run}/neighbours`, pixels)).arrayBuffer());
+    const { arrays, said } = unpack(await (await this.post(this.of(run, "neighbours"), pixels)).arrayBuffer());
     return { pixels: arrays.pixels, ...said, of: "training images" };
   }
 
   async reload(run) {
-    return (await this.post(`${run}/reload`)).json();
+    return (await this.post(this.of(run, "reload"))).json();
   }
 
   async frame(run, step) {
-    return (await this.get(`${run}/frame/${step}`)).blob();
+    return (await this.get(this.of(run, `frame/${step}`))).blob();
   }
 }
 

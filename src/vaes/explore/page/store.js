@@ -5,6 +5,7 @@ import { debounce } from "./dom.js";
 export const state = {
   view: "map",
   run: 0,
+  checkpoint: "", // the step of another than the run's own
   code: null, // Float32Array(D)
   from: "", // what the code is, in words
   row: null, // which encoded image it is the code of
@@ -41,7 +42,7 @@ export function set(changes) {
   keep();
 }
 
-const PLAIN = ["view", "colour", "plane", "layers", "path", "from_label", "to_label", "sort", "term"];
+const PLAIN = ["view", "checkpoint", "colour", "plane", "layers", "path", "from_label", "to_label", "sort", "term"];
 const COUNTS = ["run", "reach", "strength", "seed"];
 const LISTS = ["code", "a", "b", "camera"];
 
