@@ -95,9 +95,15 @@ def key_page() -> str:
             lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
             for key in group.keys:
                 default = "*must be given*" if key.default is None else f"`{key.default.replace('|', chr(92) + '|')}`"
-                lines.append(f"| `{key.name}` | {cell(key.type)} | {default} | {cell(key.meaning)} |")
+                lines.append(f"| `{key.name}` | {cell(short(key.type))} | {default} | {cell(key.meaning)} |")
             lines.append("")
     return "\n".join(lines)
+
+
+def short(kind: str) -> str:
+    """A type in words, without names that have headings of their own below."""
+    many = kind.startswith("one of ") and kind.count(",") > 8
+    return f"one of {kind.count(',') + 1} names" if many else kind
 
 
 def method_page() -> str:
@@ -190,11 +196,11 @@ def signature(name: str, part: Callable[..., Any]) -> str:
     text = re.sub(r"<(?:class|function) '?([\w.]+)[^>]*>", r"\1", text).replace("'", '"')
     if len(text) <= 100:
         return text
-    short = (
+    rows = (
         re.sub(r"\b(?:vaes|torch|numpy|pathlib|collections|typing)\.(?:\w+\.)*", "", str(p))
         for p in found.parameters.values()
     )
-    return f"{name}(\n    " + ",\n    ".join(short) + ",\n)"
+    return f"{name}(\n    " + ",\n    ".join(rows) + ",\n)"
 
 
 def prose(doc: str) -> list[str]:

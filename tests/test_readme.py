@@ -1,4 +1,4 @@
-"""The README's snippets run, and what it links to is there."""
+"""The snippets of the README and of the page of usage run."""
 
 import re
 from pathlib import Path
@@ -7,16 +7,17 @@ import pytest
 
 from vaes.config.own import OWN
 from vaes.config.registry import NETWORKS
+from vaes.methods import METHODS
 
 
 def test_the_python_snippets_run(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    snippets = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", (repo / "docs" / "usage.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(snippets) == 3
     names: dict[str, object] = {}
     try:
         for snippet in snippets:
-            exec(compile(snippet, "README.md", "exec"), names)
+            exec(compile(snippet, "usage.md", "exec"), names)
     finally:
         OWN.discard("two_layers")
         NETWORKS.pop("two_layers", None)
@@ -24,25 +25,13 @@ def test_the_python_snippets_run(repo: Path, tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "runs/mine/metrics.json").is_file()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "README.md",
-        "ARCHITECTURE.md",
-        "CONTRIBUTING.md",
-        "docs/evaluation.md",
-        "docs/results.md",
-        "docs/performance.md",
-        "docs/methods.md",
-        "docs/codes.md",
-        "docs/explore.md",
-        "docs/reliability.md",
-        "docs/sweeps.md",
-        "docs/tokenizers.md",
-        "docs/data.md",
-    ],
-)
-def test_links_lead_somewhere(repo: Path, name: str) -> None:
-    for link in re.findall(r"\]\(([^)#]+)", (repo / name).read_text(encoding="utf-8")):
-        if "://" not in link:
-            assert ((repo / name).parent / link).exists(), link
+def test_the_five_lines_of_the_readme_run(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(snippet.replace('"n_steps": 200', '"n_steps": 4'), "README.md", "exec"), names)
+    assert tuple(names["pictures"].shape) == (64, 1, 8, 8)  # type: ignore[attr-defined]
+
+
+def test_the_number_of_methods_is_right(repo: Path) -> None:
+    assert f"| methods | {len(METHODS)} rows" in (repo / "README.md").read_text(encoding="utf-8")
