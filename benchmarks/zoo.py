@@ -7,6 +7,7 @@ tensors are rounded to float16; its SHA-256 is in the card. MNIST's images are t
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ MODELS = {
     "sprites": ("beta-vae-sprites", {"model.network.dim": 8, "train.n_steps": 2000}),
 }
 """Name -> the shipped configuration, and what is smaller or shorter than in it."""
-NUMBERS = ("elbo", "rate", "distortion", "iw_bound_k100", "mse", "psnr", "ssim")
+NUMBERS = ("elbo", "rate", "distortion", "mse", "psnr", "ssim")
 
 
 def trained(name: str, runs: Path, data: Path) -> vaes.Run:
@@ -45,7 +46,9 @@ def write(name: str, made: vaes.Run) -> None:
     raw["data"] = {**raw["data"], **given}
     tensors, metadata, _ = files.hold_tensors(made.weights)
     half = {key: t.half() if t.dtype == torch.float32 else t for key, t in tensors.items()}
-    files.write_tensors(zoo.FOLDER / f"{name}.safetensors", half, {**metadata, "config": config.to_yaml(raw)})
+    path = zoo.FOLDER / f"{name}.safetensors"
+    files.write_tensors(path, half, {**metadata, "config": config.to_yaml(raw)})
+    path.chmod(0o644)  # whoever installed the package, others use it
 
 
 def card(name: str, data: Path) -> str:
@@ -60,15 +63,15 @@ def card(name: str, data: Path) -> str:
     lines = [
         f"# zoo:{name}", "",
         f"`{made.experiment.method}` on `{made.experiment.data['kind']}`, images {made.image_shape}, "
-        f"{made.model.z_dim} latent dimensions, {size:,} parameters in float16, step {made.step:,}, seed {made.experiment.seed}.",
+        f"{made.model.z_dim} latent dimensions, {size:,} parameters in float16, step {made.step:,}, "
+        f"seed {made.experiment.seed}.",
         "", "```", f"vaes train -c {start} {words}", "```", "",
         "| on test images | value ± half a 95 % interval | images |", "|---|---|---|",
     ]  # fmt: skip
     for group in found.groups.values():
         for m in group.metrics:
             if m.name in NUMBERS:
-                error = "" if m.stderr is None else f" ± {1.96 * m.stderr:.3g}"
-                lines.append(f"| {m.name} | {m.value:.5g}{error} | {m.n:,} |")
+                lines.append(f"| {m.name} | {m.value:.5g} ± {1.96 * (m.stderr or math.nan):.3g} | {m.n:,} |")
     return "\n".join([*lines, "", f"SHA-256 of the file: `{made.sha256}`. Licence: MIT, as the program.", ""])
 
 

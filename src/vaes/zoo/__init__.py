@@ -1,6 +1,6 @@
-"""Small trained models that come along, by name: ``vaes.load("zoo:mnist")``. ``benchmarks/zoo.py`` trains and writes them.
+"""Small trained models that come along, by name: ``vaes.load("zoo:mnist")``.
 
-Each is a file NAME.safetensors here, its numbers in float16, with its experiment in its metadata, and a card NAME.md.
+``benchmarks/zoo.py`` trains and writes them. Each is a file NAME.safetensors here, its numbers in float16, with its experiment in its metadata, and a card NAME.md.
 """
 
 import difflib
