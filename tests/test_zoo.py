@@ -25,7 +25,7 @@ def test_each_fits_the_present_program_and_its_card(name: str) -> None:
     assert sha256 in (zoo.FOLDER / f"{name}.md").read_text(encoding="utf-8"), "python benchmarks/zoo.py"
     assert {t.dtype for t in tensors.values()} <= {torch.float16, torch.int64}
     assert all(p.dtype == torch.float32 for p in run.model.parameters())
-    assert "/" not in str(metadata["config"]).replace("data/mnist", "")  # no path of the machine that trained it
+    assert not re.search(r"(?m)(?<![\w:/])/\w", str(metadata["config"]))  # no path of the machine that trained it
     images = run.sample(4)
     assert tuple(images.shape) == (4, *run.image_shape)
     assert images.isfinite().all()
@@ -36,7 +36,8 @@ def test_the_numbers_of_a_card_are_what_the_model_gets(monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     found = vaes.load("zoo:digits").evaluate(["reconstruction"], write=False)
     (said,) = re.findall(r"\| mse \| (\S+) ±", (zoo.FOLDER / "digits.md").read_text(encoding="utf-8"))
-    assert found["mse"].value == pytest.approx(float(said), rel=1e-3)
+    (mse,) = (one for one in found.groups["reconstruction"].metrics if one.name == "mse")
+    assert mse.value == pytest.approx(float(said), rel=1e-3)
     assert not list(tmp_path.iterdir())
 
 
@@ -54,7 +55,7 @@ def test_another_name_is_one_sentence(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="there is no such model; .*digits, mnist, sprites"):
+    with pytest.raises(UserError, match=r"there is no such model; .*digits, mnist, sprites"):
         vaes.load(f"zoo:{name}")
     assert main(["sample", f"zoo:{name}"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,9 +1,11 @@
 """Small trained models that come along, by name: ``vaes.load("zoo:mnist")``.
 
-``benchmarks/zoo.py`` trains and writes them. Each is a file NAME.safetensors here, its numbers in float16, with its experiment in its metadata, and a card NAME.md.
+``benchmarks/zoo.py`` trains and writes them. Each is a file NAME.safetensors here, its numbers in float16, with its
+experiment in its metadata, and a card NAME.md.
 """
 
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,13 +33,14 @@ def find(path: Path) -> Path | None:
         UserError: there is no such name.
     """
     text = str(path)
-    if not text.startswith(PREFIX) or path.exists():
+    if not text.startswith(PREFIX) or os.path.exists(path):  # False too of a name no file can have
         return None
     name = text.removeprefix(PREFIX)
     if name not in names():
         near = difflib.get_close_matches(name[:100], names(), n=1)
         meant = f"did you mean zoo:{near[0]}? " if near else ""
-        raise UserError(f"{escape(text)}: there is no such model; {meant}those that come along: {', '.join(names())}")
+        known = f"{meant}those that come along: {', '.join(names())}"
+        raise UserError(f"{escape(text[:100])}: there is no such model; {known}")
     return FOLDER / f"{name}.safetensors"
 
 
