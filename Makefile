@@ -35,13 +35,13 @@ demo: $(DEMO)/metrics.json
 	@echo "next:     $(BIN)/vaes explore $(DEMO)"
 	@echo "          $(BIN)/vaes evaluate $(DEMO)"
 	@echo "          $(BIN)/vaes sample $(DEMO) --mode interpolate --between test"
-	@echo "          $(BIN)/vaes train -c vae-digits -e runs/beta --objective.beta 4"
+	@echo "          $(BIN)/vaes train -c vae-numerals -e runs/beta --objective.beta 4"
 	@echo "          $(BIN)/vaes train --data.kind folder --data.root YOUR/PICTURES --data.image_size 64"
 
 # A demo that was cut off goes on; a finished one is kept.
 $(DEMO)/metrics.json: | $(STAMP)
 	if test -f $(DEMO)/config.yaml; then $(BIN)/vaes train -e $(DEMO) --resume latest; \
-	else $(BIN)/vaes train -c vae-digits -e $(DEMO); fi
+	else $(BIN)/vaes train -c vae-numerals -e $(DEMO); fi
 
 # What the page takes of others: fetched by the lock file, kept out of the repository, packed into the wheel.
 page: $(VENDOR)/.fetched

@@ -235,3 +235,29 @@ def test_axe_finds_no_serious_fault(served: Served, page: Any) -> None:
             found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
             serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
             assert not serious, [(view, scheme, v["id"], v["nodes"][0]["html"][:200]) for v in serious]
+
+
+@pytest.mark.parametrize("static", [pytest.param(False, marks=NEEDS_RUNTIME), True])
+def test_one_report_holds_several_runs_each_with_its_own_decoder(
+    page: Any, trained: Path, home: Path, static: bool
+) -> None:
+    path = home / f"two-{static}.html"
+    steps = [str(step) for step in Source(trained).steps()[:2]]
+    write_report([Source(trained, checkpoint=step) for step in steps], path, static=static)
+    page.context.set_offline(True)
+    pictures = []
+    for number, step in enumerate(steps):
+        page.goto(f"file://{path}#run={number}&z=0.5,-1")
+        page.reload()
+        page.wait_for_function(
+            "() => document.querySelector('[data-testid=decoded]')?.dataset.code?.startsWith('[0.5,-1')"
+        )
+        found = page.locator(SHOWN).evaluate(READ)
+        picture = np.array(found["grey"]).reshape(found["height"], found["width"])
+        pictures.append(picture)
+        if not static:
+            assert same(picture, pixels(vaes.load(trained, checkpoint=step), found["code"]))
+    assert not np.array_equal(*pictures)
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_function("() => document.querySelectorAll('.compare article canvas').length === 2 * 11")
+    assert not page.locator(".compare .fault").count()

@@ -136,6 +136,7 @@ SOURCES: Mapping[str, Callable[..., data.Splits]] = {
     "kmnist": data.kmnist,
     "mnist": data.mnist,
     "mpi3d": data.mpi3d,
+    "numerals": data.numerals,
     "omniglot": data.omniglot,
     "shapes3d": data.shapes3d,
     "smallnorb": data.smallnorb,

@@ -18,6 +18,7 @@ from vaes.data.picture_folder import folder
 from vaes.data.resize import resize, resizing
 from vaes.data.splits import Splits, report
 from vaes.data.sprite_grid import sprites
+from vaes.data.typefaces import numerals
 from vaes.errors import UserError
 from vaes.randomness import Use
 
@@ -36,6 +37,7 @@ __all__ = [
     "kmnist",
     "mnist",
     "mpi3d",
+    "numerals",
     "omniglot",
     "shapes3d",
     "smallnorb",
