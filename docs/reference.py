@@ -1,6 +1,6 @@
 """The reference pages, from what the program says of itself: parsers, the table of keys, methods, docstrings.
 
-python docs/reference.py RUN ...    gathers the metrics of evaluated runs into docs/metrics.json
+python docs/reference.py RUN ...    adds the metrics of evaluated runs to docs/metrics.json
 """
 
 import inspect
@@ -192,15 +192,17 @@ def signature(name: str, part: Callable[..., Any]) -> str:
         found = inspect.signature(part)
     except (TypeError, ValueError):  # an alias of a type
         return name
-    text = re.sub(r"\b(?:vaes|torch|numpy|pathlib|collections|typing)\.(?:\w+\.)*", "", f"{name}{found}")
-    text = re.sub(r"<(?:class|function) '?([\w.]+)[^>]*>", r"\1", text).replace("'", '"')
+    text = plain(f"{name}{found}")
     if len(text) <= 100:
         return text
-    rows = (
-        re.sub(r"\b(?:vaes|torch|numpy|pathlib|collections|typing)\.(?:\w+\.)*", "", str(p))
-        for p in found.parameters.values()
-    )
-    return f"{name}(\n    " + ",\n    ".join(rows) + ",\n)"
+    return f"{name}(\n    " + ",\n    ".join(plain(str(p)) for p in found.parameters.values()) + ",\n)"
+
+
+def plain(text: str) -> str:
+    """A signature without the homes of its types and the places of its functions."""
+    text = re.sub(r"\b(?:vaes|torch|numpy|pathlib|collections|typing)\.(?:\w+\.)*", "", text)
+    text = re.sub(r"<function <lambda>[^>]*>", "...", text)
+    return re.sub(r"<(?:class|function) '?([\w.]+)[^>]*>", r"\1", text).replace("'", '"')
 
 
 def prose(doc: str) -> list[str]:
@@ -234,14 +236,18 @@ def cell(text: str) -> str:
 
 
 def gather(runs: list[str]) -> None:
-    """Write the definitions of every metric that the evaluations of some runs hold, in their order."""
-    found: dict[str, dict[str, str]] = {}
+    """Add the definitions of every metric that the evaluations of some runs hold to those that are there."""
+    found: dict[str, dict[str, str]] = json.loads(METRICS.read_text(encoding="utf-8"))
     for run in runs:
         for name, group in json.loads((Path(run) / "evaluation.json").read_text(encoding="utf-8"))["groups"].items():
             for metric in group["metrics"]:
-                short = re.sub(r"^kl_dim_\d+$", "kl_dim_J", metric["name"])
-                found.setdefault(name, {}).setdefault(re.sub(r"_k\d+", "_kK", short), metric["definition"])
+                found.setdefault(name, {}).setdefault(general(metric["name"]), metric["definition"])
     METRICS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def general(name: str) -> str:
+    """The name of a metric with letters in the place of the numbers in it."""
+    return re.sub(r"^kl_dim_\d+$", "kl_dim_J", re.sub(r"_k\d+", "_kK", name))
 
 
 if __name__ == "__main__":

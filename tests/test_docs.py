@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 import yaml
 
+import vaes
 from vaes.evaluate.groups import GROUPS
 from vaes.keys import groups
 from vaes.methods import METHODS
@@ -92,6 +93,13 @@ def test_the_reference_has_all_that_there_is(reference: ModuleType) -> None:
     for name in ("train", "sample", "fit-prior", "push", "cache"):
         assert f"## vaes {name}\n" in pages["reference/commands.md"]
     assert not any(re.search(r" at 0x[0-9a-f]+|:\w+:`|<class", text) for text in pages.values())
+
+
+def test_every_metric_of_an_evaluation_is_in_the_reference(reference: ModuleType) -> None:
+    found = vaes.load("zoo:digits").evaluate(["latent", "likelihood", "reconstruction", "predictive"], write=False)
+    page = reference.metric_page()
+    names = {reference.general(metric.name) for group in found.groups.values() for metric in group.metrics}
+    assert not [name for name in names if f"| `{name}` |" not in page], "evaluate a run; python docs/reference.py RUN"
 
 
 class Loads(HTMLParser):
