@@ -9,6 +9,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
+import notebooks
 import reference
 
 REPO = Path(__file__).resolve().parents[1]
@@ -19,7 +20,7 @@ BESIDE = {"ARCHITECTURE.md": "architecture.md", "CONTRIBUTING.md": "contributing
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that no file of docs/ holds."""
     pages = {page: (REPO / name).read_text(encoding="utf-8") for name, page in BESIDE.items()}
-    for uri, text in {**pages, **reference.pages()}.items():
+    for uri, text in {**pages, **reference.pages(), **notebooks.pages()}.items():
         files.append(File.generated(config, uri, content=text))
     return files
 
@@ -45,6 +46,8 @@ def lead(text: str, uri: str, home: str) -> str:
             return f"{words}({up}index.md{anchor})"
         if inside in BESIDE:
             return f"{words}({up}{BESIDE[inside]}{anchor})"
+        if inside.endswith(".ipynb"):
+            return f"{words}({up}{inside.removeprefix('docs/').removesuffix('ipynb')}md)"
         if inside.startswith("docs/"):
             return f"{words}({up}{inside.removeprefix('docs/')}{anchor})" if home == "" else found[0]
         if not path.exists():
