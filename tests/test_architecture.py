@@ -22,7 +22,7 @@ LAYERS = [
     {"train", "coefficients", "methods"},
     {"config"},
     {"compare"},
-    {"zoo", "start", "experiment", "weights", "initial", "run", "choose"},
+    {"zoo", "start", "experiment", "weights", "initial", "sizes", "run", "choose"},
     {"share", "sklearn"},
     {"explore"},
     {"commands"},

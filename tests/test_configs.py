@@ -42,12 +42,13 @@ def celeba(root: Path) -> Path:
         "vae-faces",
         "beta-vae-sprites",
         "kl-vae-faces",
+        "vq-faces",
     ],
 )
 def test_a_shipped_configuration_trains(
     name: str, repo: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [*GRID] if name.startswith("kl") else ["--model.network.dim=4"]
+    options = {"kl": [*GRID], "vq": GRID[:2]}.get(name.split("-")[0], ["--model.network.dim=4"])
     if "numerals" in name:
         options = ["--model.network.hidden=[8]", "--data.n_test=60", "--data.n_valid=50"]
     if "mnist" in name:

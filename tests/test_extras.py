@@ -32,6 +32,8 @@ LACKING: dict[str, tuple[str, list[str]]] = {
     "explore": ("starlette", ["explore", "zoo:digits"]),
     "onnx": ("onnx", ["export", "zoo:digits", "--to", "onnx"]),
     "fid": ("torch_fidelity", ["evaluate", "zoo:digits", "--only", "generation", "--features", "inception"]),
+    "lpips": ("lpips", ["train", "-e", "r", "--method", "kl_vae", "--objective.perceptual.features", "lpips"]),
+    "timm": ("timm", ["train", "-e", "r", "--method", "kl_vae", "--objective.perceptual.features", "timm:resnet18"]),
     "h5": ("h5py", ["train", "-e", "r", "--data.kind", "shapes3d", "--data.root", "."]),
 }
 """Extra -> a package of it, and a command that wants it."""

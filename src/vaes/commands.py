@@ -11,7 +11,7 @@ import torch
 from vaes import config as configuration
 from vaes import files, fitting
 from vaes.code_statistics import FILE as STATISTICS
-from vaes.data import ImageSet
+from vaes.data import ImageSet, Reading
 from vaes.errors import Stopped, UserError
 from vaes.experiment import Experiment
 from vaes.fitting import Fitted
@@ -138,8 +138,7 @@ def run_sample(
         with decoding():
             images, reading = run.read_images(given)
         chosen = chosen._replace(whose="given")
-        for text in (reading.sentence, *reading.warnings):
-            note(text)
+        run = _sized(run, images, reading)
     elif mode in ("reconstruct", "visualize_latent") or (mode == "interpolate" and chosen.between == "test"):
         images = _data(run).test
     elif mode == "traverse" and chosen.traverse_dim is None and chosen.codes is None:
@@ -187,9 +186,9 @@ def run_evaluate(
     runner.check(groups, split, runner.Budget(**budget), seed)
     own, of_outliers = _outlier_keys(arguments)
     run = load(where, checkpoint=checkpoint, device=device).elsewhere(own)
-    home = output or run.folder
     with decoding():
         _ = run.data
+    home = output or run.home
     found = run.evaluate(
         groups, split=split, seed=seed, features=features, prior=prior, output=home, progress=True,
         outliers=_outliers(run, of_outliers) if of_outliers else None, budget=budget,
@@ -278,8 +277,7 @@ def run_encode(
     else:
         with decoding():
             images, reading = run.read_images(paths)
-        for text in (reading.sentence, *reading.warnings):
-            note(text)
+        run = _sized(run, images, reading)
     found = run.code_statistics(batch_size=batch_size, progress=True) if normalise else None
     codes = run.encode(images, batch_size=batch_size, progress=True)
     encoding.write(codes if found is None else encoding.normalised(codes, run.model, found.mean, found.std), output)
@@ -415,6 +413,16 @@ def _data(run: Run) -> Any:
     for text in (*splits.report.warnings, *run.notes):
         note(f"note: {text}")
     return splits
+
+
+def _sized(run: Run, images: ImageSet, reading: Reading) -> Run:
+    """The run as it takes these images; how they were read is said."""
+    there = run.at(images.shape[1:])
+    brought = len(run.model.z_shape) == 3 and "resized from" in reading.sentence
+    kept = "note: that is the run's data.image_size; --data.image_size null leaves pictures their own size"
+    for text in filter(None, (reading.sentence, *reading.warnings, there.words_of_size, kept if brought else "")):
+        note(text)
+    return there
 
 
 def _near(path: Path) -> str:

@@ -226,6 +226,7 @@ class Experiment:
                 config=kept.to_yaml(),
                 resume=start.saved,
                 within=start.within,
+                init=None if start.initial is None else start.initial.record,
                 runtime=runtime,
                 callbacks=[provenance, networks, *callbacks],
             )

@@ -22,6 +22,7 @@ from vaes.fitting import Fitted
 from vaes.methods import FITTED
 from vaes.model import VAE, evaluation, refuse_device
 from vaes.randomness import drawn
+from vaes.sizes import Sized
 from vaes.start import data_notes, remember
 from vaes.train.checkpoint import refuse_misfit
 from vaes.train.folder import history
@@ -46,7 +47,7 @@ class History(NamedTuple):
     """The lines of passes over the validation images."""
 
 
-class Run:
+class Run(Sized):
     """A trained model and where it came from; made by :func:`load` and :meth:`vaes.Experiment.fit`.
 
     Images that it gives are floats in ``model.value_range``, (N, C, H, W), on the CPU; codes are (N, D).
@@ -74,8 +75,9 @@ class Run:
         sha256: str,
         image_shape: tuple[int, int, int],
     ) -> None:
-        self.experiment, self.model, self.step, self.which = experiment, model, step, which
-        self.asked, self.weights, self.sha256, self.image_shape = asked, weights, sha256, image_shape
+        super().__init__(model, image_shape)
+        self.experiment, self.step, self.which = experiment, step, which
+        self.asked, self.weights, self.sha256 = asked, weights, sha256
         in_run = weights.parent.parent.name == "ckpt"
         self.folder = weights.parent.parent.parent if in_run else weights.parent
         if zoo.holds(weights):
@@ -160,6 +162,7 @@ class Run:
         accept = self.experiment.data["changed"] == "accept"
         self.notes = data_notes(self.folder, identify(splits), accept=accept)
         remember(self.folder, self.step, self.notes)
+        self._take_size(splits.train.shape[1:])
         return splits
 
     def elsewhere(self, changes: Sequence[str] | Mapping[str, Any]) -> "Run":
@@ -172,6 +175,9 @@ class Run:
         changed = e.replace(changes) if isinstance(changes, Mapping) else Experiment.of(e.to_dict(), changes)
         sections = ("seed", "method", "model", "objective", "train")
         refuse_difference(changed, e, sections, "only keys of data can be given")
+        size = changed.data.get("image_size")
+        if size is not None and size != e.data.get("image_size"):
+            self._take_size((size, size) if isinstance(size, int) else size)
         self.experiment, self._splits = changed, None
         return self
 
@@ -226,14 +232,19 @@ class Run:
         )  # fmt: skip
 
     def decode(self, z: Tensor) -> Tensor:
-        """Mean images of codes (N, Z...), or flattened, (N, D)."""
-        return self._batched(self.model.decode, self.model.shaped(z))
+        """Mean images of codes (N, Z...), or flattened, (N, D). Grids of other sides are images of other sides.
+
+        Raises:
+            UserError: codes of another shape.
+        """
+        there = self.for_code(z).model
+        return self._batched(there.decode, there.shaped(z))
 
     def reconstruct(self, images: Any = "test", *, n: int = 64) -> tuple[Tensor, Tensor]:
         """The first n images, and the mean images of their central codes. See :meth:`encode` for ``images``."""
         found = self.images(images)
         x = self._floats(found, torch.arange(min(n, len(found))))
-        return x, self._batched(self.model.reconstruct, x)
+        return x, self._batched(self.at(found.shape[1:]).model.reconstruct, x)
 
     def traverse(self, dim: int, *, n: int = 9, reach: float = 3.0, start: Tensor | None = None) -> Tensor:
         """Mean images along one dimension from -reach to reach, the others as in ``start`` (D,), by default 0. Codes
@@ -255,7 +266,9 @@ class Run:
             batch_size: images at a time.
             progress: show a bar on a terminal.
         """
-        return encode(self.model, self.images(images), seed=seed, batch_size=batch_size, progress=progress)
+        found = self.images(images)
+        model = self.at(found.shape[1:]).model
+        return encode(model, found, seed=seed, batch_size=batch_size, progress=progress)
 
     def code_statistics(self, *, batch_size: int = 256, progress: bool = False) -> Statistics:
         """Mean and spread of the codes of the training images, channel by channel: those in the run folder, or computed
@@ -266,6 +279,8 @@ class Run:
         """
         if (path := self.folder / code_statistics.FILE).exists():
             return code_statistics.read(path, self.sha256)
+        if self.words_of_size:
+            raise UserError(f"{self.words_of_size}; statistics are of the size in training: compute them there first")
         found = code_statistics.measure(
             self.model, self.data.train, weights=self.sha256, step=self.step, batch_size=batch_size, progress=progress
         )
@@ -276,7 +291,7 @@ class Run:
         """A set of what :meth:`encode` takes.
 
         Raises:
-            UserError: of another shape than the model's, or nothing that is known.
+            UserError: of a shape that the model does not take, or nothing that is known.
         """
         if isinstance(source, str) and source in ("train", "valid", "test"):
             found: ImageSet = getattr(self.data, source)
@@ -289,13 +304,15 @@ class Run:
             found = TensorSet(layout(tuple(x.shape), "images").images(x).contiguous())
         else:
             found, _ = self.read_images([source] if isinstance(source, str | Path) else source)
-        if found.shape != self.image_shape:
+        if found.shape[0] != self.image_shape[0]:
             raise UserError(f"images of {found.shape} where the model takes {self.image_shape}, both (C, H, W)")
+        self.at(found.shape[1:])
         return found
 
     def read_images(self, paths: Iterable[str | Path], *, skip_bad: bool = False) -> tuple[ImageSet, Reading]:
         """Image files, folders and archives, or one .npy or .npz, read as the run's own data were (``data.fit``, the
-        depth or the range of their values), and how that went."""
+        depth or the range of their values), and how that went. Pictures that are all of one size keep it where codes
+        are grids and the run's own data were not brought to a size (``data.image_size``)."""
         names = [Path(path) for path in paths]
         if len(names) == 1 and names[0].suffix.lower() in (".npy", ".npz"):
             data, given = self.experiment.data, ("image_size", "value_range")
@@ -304,7 +321,10 @@ class Run:
         segments = self.history.segments
         if "white" not in options and segments and isinstance(white := segments[-1].get("white"), int):
             options["white"] = white
-        return pictures(names, self.image_shape, **options, skip_bad=skip_bad)
+        own = len(self.model.z_shape) == 3 and self.experiment.data.get("image_size") is None
+        found, reading = pictures(names, self.image_shape, **options, skip_bad=skip_bad, own_size=own)
+        self.at(found.shape[1:])
+        return found, reading
 
     def evaluate(
         self,
@@ -330,7 +350,8 @@ class Run:
             prior: which fitted priors the quality of samples is measured under too, beside the model's own: a kind,
                 ``fitted`` (the last), ``own`` (none), or by default all that belong to these weights.
             outliers: images of another source.
-            output: the folder of ``evaluation.json``, by default the run folder.
+            output: the folder of ``evaluation.json``, by default the run folder, and for images of another size than in
+                training one below it.
             write: add them to it.
             progress: show bars on a terminal.
             budget: fields of :class:`vaes.evaluate.Budget`.
@@ -340,12 +361,12 @@ class Run:
         options = runner.Budget(**(budget or {}))
         groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
         runner.check(groups, split, options, seed)
-        home = self.folder if output is None else output
+        splits = self.data
+        home = self.home if output is None else output
         if write:
             report.ready(home)
         of = (self.folder, self.sha256, self.model.z_shape)
         fitted = fitting.chosen(*of, prior) if "generation" in groups else ()
-        splits = self.data
         found = runner.evaluate_groups(
             self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,
             cache=home if write else None, outliers=outliers, progress=progress,

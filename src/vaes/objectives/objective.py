@@ -1,6 +1,6 @@
 """The objective: model, bound and terms, one call."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -98,19 +98,38 @@ class Objective(nn.Module):
             out["rate"] = trace.rate.mean()
             out["elbo"] = -out["distortion"] - out["rate"]
         out |= {name: trace.aux[name].mean() for name in self.model.posterior.tells}
-        if self.terms:
-            prior_z, images = self.model.sample_codes(noise.prior), None
-            if any(term.draws_images for term in self.named_terms.values()):
-                images = self.model.decode(torch.stack([trace.z[0], prior_z]).detach())
-            for name, term in self.named_terms.items():
-                given = trace, Drawn(prior_z, noise.terms.get(name), images), context.of(name)
-                out[name] = term(*given)
-                loss = loss + context.weights[name] * out[name]
-                if term.has_critic:
-                    with torch.set_grad_enabled(learning):
-                        critics[f"{name}_loss"] = term.critic_loss(*given)
+        for name, term, given in self._given(trace, noise, context):
+            out[name] = term(*given)
+            loss = loss + context.weights[name] * out[name]
+            if term.has_critic:
+                with torch.set_grad_enabled(learning):
+                    critics[f"{name}_loss"] = term.critic_loss(*given)
         loss = loss if context.model_plays else loss.detach()
         return {"loss": loss, **{name: value.detach() for name, value in out.items()}, **critics}
+
+    def contributions(self, x: Tensor, noise: Noise, context: Context) -> dict[str, Tensor]:
+        """What ``loss`` is the sum of, each with its weight and its gradient, and every critic's loss: scalars, means
+        over the batch."""
+        trace = self.model(x, noise.posterior, self.wants, context.options.get("posterior"))
+        out = {name: part.mean() for name, part in self.bound.parts(trace, context.of("bound")).items()}
+        for name, term, given in self._given(trace, noise, context):
+            out[name] = context.weights[name] * term(*given)
+            if term.has_critic:
+                out[f"{name}_loss"] = term.critic_loss(*given)
+        return out
+
+    def _given(
+        self, trace: Trace, noise: Noise, context: Context
+    ) -> Iterator[tuple[str, Term, tuple[Trace, Drawn, Context]]]:
+        """Each term, and what it is called with."""
+        if not self.terms:
+            return
+        prior_z, images = self.model.sample_codes(noise.prior), None
+        if any(term.draws_images for term in self.named_terms.values()):
+            images = self.model.decode(torch.stack([trace.z[0], prior_z]).detach())
+        for name, term in self.named_terms.items():
+            drawn = Drawn(prior_z, noise.terms.get(name), images, self.model if term.reads_model else None)
+            yield name, term, (trace, drawn, context.of(name))
 
 
 def _misfit(part: Bound | Term, missing: list[str], model: VAE) -> str:

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from vaes import drawing, files
 from vaes.config.registry import TERMS
 from vaes.errors import UserError
+from vaes.train import fidelity
 from vaes.train.folder import history
 from vaes.train.record import read_lines
 from vaes.view.layout import literal
@@ -159,6 +160,8 @@ def _unit(name: str, units: Mapping[str, str], measured: bool) -> str:
         return units[name]
     if name == "mse":
         return "per pixel"
+    if (found := fidelity.unit(name)) is not None:
+        return found
     if name in TERMS:
         return str(getattr(TERMS[name], "unit", ""))
     return NATS if name in FIRST or measured or name.removesuffix("_loss") in TERMS else ""

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,15 @@ def refuse_existing(run: Path) -> None:
         UserError: it does, or it is no folder.
     """
     _refuse_bytes(run)
-    # Hidden are the lock, and what a run that was killed while its folder was made leaves.
-    if run.exists() and (not run.is_dir() or any(not path.name.startswith(".") for path in run.iterdir())):
+    if run.exists() and (not run.is_dir() or any(_shown(path) for path in run.iterdir())):
         raise UserError(f"{run}: this run folder exists; choose another with -e, or go on in it with --resume latest")
+
+
+def _shown(path: Path) -> bool:
+    """Whether it is more than the lock, and what a run that was killed while its folder was made leaves."""
+    if path.name == "ckpt" and path.is_dir() and not path.is_symlink():
+        return any(not below.name.startswith(".") for below in path.iterdir())
+    return not path.name.startswith(".")
 
 
 def _refuse_bytes(run: Path) -> None:
@@ -65,8 +71,11 @@ def locked(run: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_run(run: Path, config: str, *, resume: int | None) -> Iterator[None]:
+def open_run(
+    run: Path, config: str, *, resume: int | None, first: Callable[[], object] | None = None
+) -> Iterator[None]:
     """Make the run folder, or enter it to go on from the step ``resume``, and keep every other training out of it.
+    ``first`` writes the checkpoint of weights that a new one begins with, before it can be gone on in without them.
 
     Raises:
         UserError: it exists (and ``resume`` is None), has a whole checkpoint beyond that step, or another training is
@@ -83,7 +92,10 @@ def open_run(run: Path, config: str, *, resume: int | None) -> Iterator[None]:
             refuse_existing(run)
         else:
             checkpoint.set_aside(run, resume)
-        if config and not (run / "config.yaml").exists():  # first of all: a folder with it can be gone on in
+        if first is not None:
+            (run / "ckpt").mkdir(exist_ok=True)
+            first()
+        if config and not (run / "config.yaml").exists():  # a folder with it can be gone on in
             files.write_text(run / "config.yaml", config)
         (run / "ckpt").mkdir(exist_ok=True)
         yield

@@ -13,6 +13,7 @@ from PIL import Image
 from vaes.randomness import Use, draw
 
 if TYPE_CHECKING:
+    from vaes.train.fidelity import Fidelity
     from vaes.train.loop import Training
 
 __all__ = ["Lines", "Listener", "Pictures", "Saving", "Validation"]
@@ -88,14 +89,16 @@ class Lines(Listener):
 
 class Validation(Listener):
     """Passes over the validation images: the best step is kept, and ``patience`` of them without a better one end the
-    training."""
+    training. What ``fidelity`` measures stands beside the numbers of each."""
 
-    def __init__(self, every: int, patience: int | None) -> None:
-        self.every, self._patience = every, patience
+    def __init__(self, every: int, patience: int | None, fidelity: "Fidelity | None" = None) -> None:
+        self.every, self._patience, self._fidelity = every, patience, fidelity
 
     def start(self, training: "Training") -> None:
         """A training that had ended is not taken up again."""
         self._judge(training)
+        if self._fidelity is not None and not training.last:
+            self._fidelity.start(training)
 
     def at(self, training: "Training", step: int) -> None:
         """Validate under the weights of the training's last step, whatever the schedules give now, so that losses
@@ -103,7 +106,10 @@ class Validation(Listener):
         found = training.validate(training.splits.valid)
         if "loss" in found and not training.state.objective.unranked:
             training.save_wanted |= training.state.judge(found["loss"].value)
-        training.publish(step, "valid", {name: estimate.value for name, estimate in found.items()})
+        values = {name: estimate.value for name, estimate in found.items()}
+        if self._fidelity is not None:
+            values |= self._fidelity.measure(training)
+        training.publish(step, "valid", values)
         if worry := training.state.model.posterior.worry():
             training.say(worry)
         self._judge(training)

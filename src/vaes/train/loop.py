@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaes import files
@@ -17,9 +18,11 @@ from vaes.memory import keep_freed_memory
 from vaes.model import refuse_device
 from vaes.objectives import Context, Noise, Objective
 from vaes.train import checkpoint
+from vaes.train.fidelity import Fidelity
 from vaes.train.folder import open_run
 from vaes.train.listeners import Lines, Listener, Pictures, Saving, Validation
 from vaes.train.noise import of_step, rows
+from vaes.train.pulls import Pulls
 from vaes.train.record import Clock, Record, metrics_document, metrics_table
 from vaes.train.runtime import Runtime
 from vaes.train.settings import Settings
@@ -50,6 +53,7 @@ def fit(
     config: str = "",
     resume: checkpoint.Checkpoint | None = None,
     within: bool = False,
+    init: Mapping[str, Any] | None = None,
     runtime: Runtime | None = None,
     callbacks: Sequence[Listener] = (),
 ) -> dict[str, Any]:
@@ -69,6 +73,7 @@ def fit(
         config: the configuration as text, for ``config.yaml`` and the metadata of the weights.
         resume: go on from this checkpoint.
         within: enter a run folder that is there already, to go on in it.
+        init: the model comes with weights that its seed does not draw, and this is said of where they are from.
         runtime: where to; by default the accelerator that there is, or the CPU.
         callbacks: see :class:`vaes.Listener`.
 
@@ -85,7 +90,13 @@ def fit(
         training = Training(state, weighting, splits, Path(run), seed, runtime, flip=flip, config=config)
         if resume is not None:
             state.load_state_dict(resume, branch=not within)
-        entered = open_run(training.folder, config, resume=state.step if within else None)
+        given = not within and (resume is not None or init is not None)
+        entered = open_run(
+            training.folder,
+            config,
+            resume=state.step if within else None,
+            first=(lambda: checkpoint.write(training.folder, training.taken(init))) if given else None,
+        )
         with entered if runtime.is_main else contextlib.nullcontext():
             return training.run(callbacks)
 
@@ -96,6 +107,7 @@ class Training:
     Attributes:
         state: what is trained.
         splits, settings, weighting, seed, folder, runtime: as they were given.
+        pixels: C * H * W of an image.
         clock: seconds spent, by activity.
         save_wanted: set it for a checkpoint of the present step.
         listeners: all of them, in the order in which they are called.
@@ -134,7 +146,7 @@ class Training:
             raise UserError(f"train.patience: {_UNRANKED.format(', '.join(state.objective.unranked))}; leave it out")
         if self._left_out and self.settings.patience is not None and len(splits.valid) < state.objective.least_images:
             raise UserError(f"train.patience: {self._left_out}; take more validation images, or leave patience out")
-        self._pixels = math.prod(splits.train.shape)
+        self.pixels = math.prod(splits.train.shape)
         self.clock, self._writer = Clock(), Writer()
         self.save_wanted = False
         self.speed: float | None = None
@@ -164,8 +176,9 @@ class Training:
         written: list[Listener] = []
         if self.runtime.is_main:
             written = [Record(self.folder, state.step, board="tensorboard" in s.trackers), *tracked(s.trackers)]
-        kept = (Lines(s.print_freq), Validation(s.eval_every, s.patience), Pictures(s.sample_freq))
-        self.listeners = [*written, *kept, *callbacks, Saving(s.save_freq)]
+        fidelity = Fidelity(s.monitor, s.monitor_features) if s.monitor else None
+        kept = (Lines(s.print_freq), Validation(s.eval_every, s.patience, fidelity), Pictures(s.sample_freq))
+        self.listeners = [*written, *kept, Pulls(self._pulls_every), *callbacks, Saving(s.save_freq)]
         begun = state.step
         if s.compile:
             state.objective.compile(mode="reduce-overhead" if self.runtime.device.type == "cuda" else "default")
@@ -185,9 +198,9 @@ class Training:
             with Stop() as stop, self._writer:
                 while not self.last:
                     step = state.step
-                    x = to_float(self._batches.read(step, self._flip), state.model.value_range)
+                    x, noise = self.batch(step)
                     with self._memory():
-                        advance(state, spread, x, self._noise(step), self.context(step), self.runtime)
+                        advance(state, spread, x, noise, self.context(step), self.runtime)
                     self._after(stop)
                 return self._finish(begun)
         finally:
@@ -215,12 +228,17 @@ class Training:
         if not self.runtime.is_main:
             return
         with self.clock.on("saving"):
-            taken = self.state.state_dict({"config": self.config, "image_shape": list(self.splits.train.shape)})
+            taken = self.taken()
             for listener in self.listeners:
                 if isinstance(listener, Record):
                     listener.sync()
             best = self._best
             self._writer.start(lambda: self._write(taken, best))
+
+    def taken(self, init: Mapping[str, Any] | None = None) -> checkpoint.Checkpoint:
+        """The training as it stands; ``init`` says where the weights are from that it begins with."""
+        about = {"config": self.config, "image_shape": list(self.splits.train.shape)}
+        return self.state.state_dict(about if init is None else {**about, "init": dict(init)})
 
     @property
     def _best(self) -> int | None:
@@ -234,14 +252,22 @@ class Training:
         for listener in self.listeners:
             getattr(listener, event)(self, *what)
 
-    def _noise(self, step: int) -> Noise:
+    def batch(self, step: int) -> tuple[Tensor, Noise]:
+        """This process's images of a step (B, C, H, W), in the model's value range, and the noise for them."""
         mine = slice(self._batches.start, self._batches.start + self._batches.size)
         whole = of_step(self.state.objective, self.settings.batch_size, self.seed, step, self.runtime.device)
-        return rows(self.state.objective, whole, mine)
+        x = to_float(self._batches.read(step, self._flip), self.state.model.value_range)
+        return x, rows(self.state.objective, whole, mine)
+
+    @property
+    def _pulls_every(self) -> int:
+        telling = any(term.has_critic or term.silence for term in self.state.objective.named_terms.values())
+        every = self.settings.pulls_freq
+        return every if every is not None else self.settings.eval_every * telling
 
     def context(self, step: int) -> Context:
         """What the objective is told of a step."""
-        context = self.weighting.context(step, self._pixels, len(self.splits.train), self.settings.n_steps)
+        context = self.weighting.context(step, self.pixels, len(self.splits.train), self.settings.n_steps)
         model, critics = self.settings.plays(step)
         return context._replace(model_plays=model, critics_play=critics)
 

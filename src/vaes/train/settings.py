@@ -38,7 +38,13 @@ class Settings:
         compile: run the step compiled, on a GPU as captured graphs; it takes a compiler and a minute at the start.
         print_freq: between two lines of metrics.
         eval_freq: between two passes over the validation images; null is a tenth of the training.
+        monitor: how many validation images, and as many training images, are reconstructed at each validation for PSNR,
+            SSIM and rFID, whose names tell that number and the features; 0 for none.
+        monitor_features: those of rFID: ``auto``, ``classifier``, ``pretext``, ``inception``, ``pixels``, or the path
+            of a network that ``vaes evaluate`` left; see :func:`vaes.evaluate.features.find_features`.
         patience: how many validations in a row may bring no lower loss before the training ends; null for any number.
+        pulls_freq: between two measurements of how hard each term pulls at the model and a critic at itself; null is
+            eval_freq where a term has a critic or looks at features, else never.
         sample_freq: between two pictures.
         save_freq: between two checkpoints; the last step is always saved.
         keep: how many of the newest checkpoints stay, beside the one with the best validation loss.
@@ -65,7 +71,10 @@ class Settings:
     compile: bool = False
     print_freq: int = 100
     eval_freq: int | None = None
+    monitor: int = 0
+    monitor_features: str = "auto"
     patience: int | None = None
+    pulls_freq: int | None = None
     sample_freq: int = 1000
     save_freq: int = 1000
     keep: int = 2
@@ -79,7 +88,9 @@ class Settings:
             ("keep", 1),
             ("print_freq", 0),
             ("eval_freq", 0),
+            ("monitor", 0),
             ("patience", 1),
+            ("pulls_freq", 0),
             ("sample_freq", 0),
             ("save_freq", 0),
             ("skip_non_finite", 0),
@@ -89,6 +100,8 @@ class Settings:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if self.patience is not None and self.eval_every == 0:
             raise ValueError("patience counts validations, and eval_freq 0 makes none; leave one of them out")
+        if self.monitor and self.eval_every == 0:
+            raise ValueError("monitor measures at each validation, and eval_freq 0 makes none; leave one of them out")
         for name in ("momentum", "ema"):
             decay = getattr(self, name)
             if decay is not None and not 0 <= decay < 1:

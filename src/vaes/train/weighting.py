@@ -38,3 +38,17 @@ class Weighting:
         """All that the objective is told of a step, of a training on n images."""
         options = {part: {name: s(step) for name, s in own.items()} for part, own in self._options.items()}
         return Context(self(step, pixels), n, step, n_steps, options)
+
+    def keys_of(self, term: str, step: int, pixels: int) -> tuple[str, list[str]]:
+        """Where a term's own keys are, and the keys that its weight grows with."""
+        now = {name: self.coefficients(step)[name] for name in self._coefficients}
+        found, weight = [], self._weights(pixels, **now)[term]
+        for name, value in now.items():
+            try:
+                more = self._weights(pixels, **{**now, name: 2 * (value or 0) + 1e-3})[term]
+            except (TypeError, ValueError):
+                continue  # it is no number, or has no larger value
+            if more > weight:
+                found.append(f"objective.{name}")
+        beside = f"terms.{term}.weight" in now
+        return f"objective.{'terms.' * beside}{term}", found
