@@ -119,7 +119,7 @@ def method_page() -> str:
     for name, row in METHODS.items():
         text = "\n".join(line for line in of(name).splitlines() if not line.startswith("#")).strip()
         lines += [f"## {name}", "", f"{cell(row.title)}: [{cell(row.source)}]({row.url}).", ""]
-        lines += ["```text", f"loss = {row.loss}", "```", ""]
+        lines += ["``` { .text .wrap }", f"loss = {row.loss}", "```", ""]
         lines += [f"Bound: `{row.bound}`. Terms: {', '.join(f'`{term}`' for term in row.terms) or 'none'}.", ""]
         lines += ["```yaml", text, "```", ""]
     return "\n".join(lines)

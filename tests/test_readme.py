@@ -49,7 +49,9 @@ PAGES = sorted([*Path(__file__).parents[1].glob("*.md"), *(Path(__file__).parent
 
 def lines(page: Path) -> Iterator[str]:
     """The command lines in the blocks of a page."""
-    for block in re.findall(r"^```(?:text|sh|bash)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
+    for kind, block in re.findall(r"^```([^\n]*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
+        if kind not in ("", "text", "sh", "bash"):
+            continue
         for line in block.replace("\\\n", " ").splitlines():
             if re.match(r"(accelerate launch -m )?vaes [a-z-]+( |$)", line):
                 yield line.removeprefix("accelerate launch -m ")
