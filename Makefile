@@ -7,7 +7,7 @@ DEMO := runs/demo
 STAMP := .venv/.installed
 VENDOR := src/vaes/explore/page/vendor
 
-.PHONY: demo test lint install page
+.PHONY: demo test lint install page docs
 
 install: $(STAMP)
 
@@ -63,3 +63,12 @@ lint: $(STAMP)
 test: lint
 	-@$(MAKE) --no-print-directory page
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The documentation as a site, read from the disk or put on any server: build/site/index.html.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open: build/site/index.html"
+
+.venv/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@

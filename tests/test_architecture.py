@@ -22,7 +22,7 @@ LAYERS = [
     {"train", "coefficients", "methods"},
     {"config"},
     {"compare"},
-    {"start", "experiment", "weights", "initial", "sizes", "run", "choose"},
+    {"zoo", "start", "experiment", "weights", "initial", "sizes", "run", "choose"},
     {"share", "sklearn"},
     {"explore"},
     {"command_parts", "commands"},

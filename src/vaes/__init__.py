@@ -8,9 +8,13 @@ The names below are imported when they are first used, so that ``vaes --help`` n
 
 import importlib
 import logging
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("vaes")  # the tag's, as it was when this was installed
+except PackageNotFoundError:  # source that nobody installed
+    __version__ = "0+unknown"
 
 logging.getLogger("vaes").addHandler(logging.NullHandler())  # the library prints nothing; the commands show warnings
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaes import __version__, code_statistics, fitting
+from vaes import __version__, code_statistics, fitting, zoo
 from vaes import config as configuration
 from vaes.code_statistics import Statistics
 from vaes.config import DATA_OF_PYTHON
@@ -80,6 +80,8 @@ class Run(Sized):
         self.asked, self.weights, self.sha256 = asked, weights, sha256
         in_run = weights.parent.parent.name == "ckpt"
         self.folder = weights.parent.parent.parent if in_run else weights.parent
+        if zoo.holds(weights):
+            self.folder = zoo.home(weights)
         self.notes: list[str] = []
         """What was found to have changed in the data, once they are read."""
         self._splits: Splits | None = None
@@ -408,10 +410,10 @@ def load(
     device: str = "cpu",
     expected: Experiment | None = None,
 ) -> Run:
-    """Load a run from its folder, a checkpoint folder or a weights file. Nothing in it is executed.
+    """Load a run from its folder, a checkpoint folder or a weights file, or ``zoo:NAME``. Nothing in it is executed.
 
     Args:
-        path: any of the three.
+        path: any of them.
         checkpoint: of a run folder: ``best`` by validation loss, ``last``, or a step; by default the best where there
             was a validation.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.

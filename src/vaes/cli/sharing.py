@@ -23,7 +23,7 @@ def _export() -> Parser:
         "--to",
         choices=(*ENDINGS, "diffusers"),
         required=True,
-        help="ONNX (needs vaes[export]), torch.export, or AutoencoderKL of diffusers",
+        help="ONNX (needs vaes[onnx]), torch.export, or AutoencoderKL of diffusers",
     )
     parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument(

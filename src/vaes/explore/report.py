@@ -50,7 +50,7 @@ def write_report(source: Source | Sequence[Source], path: Path, *, static: bool 
         static: without the decoders: what the plane and the dimensions decode to is stored as pictures.
 
     Raises:
-        UserError: there is no model, ONNX Runtime Web or vaes[export] is missing, or the file cannot be written.
+        UserError: there is no model, ONNX Runtime Web or vaes[onnx] is missing, or the file cannot be written.
     """
     sources = [source] if isinstance(source, Source) else list(source)
     for one in sources:
