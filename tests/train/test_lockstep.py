@@ -18,7 +18,7 @@ from vaes.train.step import Asked, advance
 
 SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"z_dim": 3, "network": {"kind": "mlp", "hidden": [8]}},
-    "conv": {"z_channels": 2, "network": {"kind": "conv", "dim": 4, "dim_mults": [1, 2]}},
+    "conv": {"z_dim": 3, "network": {"kind": "conv", "dim": 4, "dim_mults": [1, 2]}},
 }
 CRITIC = {"total_correlation_critic": {"width": 8, "depth": 1}}
 

@@ -95,6 +95,8 @@ class Stack:
             buffer.copy_(moved[name])
         for name in trained:
             parameter, gradient = self.parameters[name], gradients[name]
+            if gradient.stride() != parameter.stride():  # fused optimisers go through memory, whatever the strides
+                gradient = torch.empty_like(parameter).copy_(gradient)
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         found: dict[str, Tensor] = out
         return found
