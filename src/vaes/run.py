@@ -440,12 +440,6 @@ def load(
     refuse_misfit(model, tensors, str(weights))
     model.load_state_dict(tensors)
     return Run(
-        experiment,
-        model.to(target).eval(),
-        step=step,
-        which=named.words or f"step {step:,}",
-        asked=named.name or str(step),
-        weights=weights,
-        sha256=sha256,
-        image_shape=shape,
-    )
+        experiment, model.to(target).eval(), step=step, which=named.words or f"step {step:,}",
+        asked=named.name or str(step), weights=weights, sha256=sha256, image_shape=shape,
+    )  # fmt: skip

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaes import files
 from vaes.data import Batches, ImageSet, Splits, to_float
@@ -18,23 +18,23 @@ from vaes.memory import keep_freed_memory
 from vaes.model import refuse_device
 from vaes.objectives import Context, Noise, Objective
 from vaes.train import checkpoint
-from vaes.train.fidelity import Fidelity
+from vaes.train.fits import UNRANKED, left_out, refuse_lone_images, refuse_turns_of_one
 from vaes.train.folder import open_run
-from vaes.train.listeners import Lines, Listener, Pictures, Saving, Validation
+from vaes.train.listeners import Listener, Saving
 from vaes.train.noise import of_step, rows
-from vaes.train.pulls import Pulls
+from vaes.train.own_listeners import own_listeners
 from vaes.train.record import Clock, Record, metrics_document, metrics_table
 from vaes.train.runtime import Runtime
 from vaes.train.settings import Settings
 from vaes.train.state import TrainState
-from vaes.train.step import advance
+from vaes.train.step import Asked, advance
 from vaes.train.stop import Stop
 from vaes.train.trackers import refuse_missing, tracked
 from vaes.train.validate import Estimate, validate
 from vaes.train.weighting import Weighting
 from vaes.train.writer import Writer
 
-__all__ = ["Training", "fit"]
+__all__ = ["Training", "begun", "fit"]
 
 AGREE_EVERY = 10
 """Over several processes with accelerators, the steps between two agreements on whether one of them was asked to stop,
@@ -84,6 +84,30 @@ def fit(
         UserError: a batch that does not divide, a run folder that exists, a loss that is no number, no memory left.
         Stopped: SIGTERM or Ctrl-C came; the training was saved first.
     """
+    with begun(
+        objective, weighting, splits, settings, run,
+        seed=seed, flip=flip, config=config, resume=resume, within=within, init=init, runtime=runtime,
+    ) as training:  # fmt: skip
+        return training.run(callbacks)
+
+
+@contextlib.contextmanager
+def begun(
+    objective: Objective,
+    weighting: Weighting,
+    splits: Splits,
+    settings: Settings,
+    run: Path | str,
+    *,
+    seed: int = 0,
+    flip: bool = False,
+    config: str = "",
+    resume: checkpoint.Checkpoint | None = None,
+    within: bool = False,
+    init: Mapping[str, Any] | None = None,
+    runtime: Runtime | None = None,
+) -> Iterator["Training"]:
+    """What :func:`fit` runs, inside its run folder and before its first step."""
     with runtime or Runtime(precision=settings.precision) as runtime:
         refuse_device(objective.model, runtime.device)
         state = TrainState(objective.to(runtime.device), settings)
@@ -98,7 +122,7 @@ def fit(
             first=(lambda: checkpoint.write(training.folder, training.taken(init))) if given else None,
         )
         with entered if runtime.is_main else contextlib.nullcontext():
-            return training.run(callbacks)
+            yield training
 
 
 class Training:
@@ -138,12 +162,12 @@ class Training:
                 f"train.accumulate: {self.settings.accumulate} does not divide the {self._batches.size} images of a "
                 "step"
             )
-        _refuse_lone_images(state.objective, self._micro)
+        refuse_lone_images(state.objective, self._micro)
         refuse_missing(self.settings.trackers)
-        _refuse_turns_of_one(state.objective, self.settings)
-        self._left_out = _left_out(state.objective, splits)
+        refuse_turns_of_one(state.objective, self.settings)
+        self._left_out = left_out(state.objective, splits)
         if state.objective.unranked and self.settings.patience is not None:
-            raise UserError(f"train.patience: {_UNRANKED.format(', '.join(state.objective.unranked))}; leave it out")
+            raise UserError(f"train.patience: {UNRANKED.format(', '.join(state.objective.unranked))}; leave it out")
         if self._left_out and self.settings.patience is not None and len(splits.valid) < state.objective.least_images:
             raise UserError(f"train.patience: {self._left_out}; take more validation images, or leave patience out")
         self.pixels = math.prod(splits.train.shape)
@@ -173,16 +197,29 @@ class Training:
     def run(self, callbacks: Sequence[Listener] = ()) -> dict[str, Any]:
         """Train to the end; returns what ``metrics.json`` holds."""
         s, state = self.settings, self.state
-        written: list[Listener] = []
-        if self.runtime.is_main:
-            written = [Record(self.folder, state.step, board="tensorboard" in s.trackers), *tracked(s.trackers)]
-        fidelity = Fidelity(s.monitor, s.monitor_features) if s.monitor else None
-        kept = (Lines(s.print_freq), Validation(s.eval_every, s.patience, fidelity), Pictures(s.sample_freq))
-        self.listeners = [*written, *kept, Pulls(self._pulls_every), *callbacks, Saving(s.save_freq)]
-        begun = state.step
         if s.compile:
             state.objective.compile(mode="reduce-overhead" if self.runtime.device.type == "cuda" else "default")
         spread = self.runtime.spread(state.objective, by_turns=s.play == "alternate")
+        steps = self.steps(Stop(), callbacks)
+        for asked in steps:
+            try:
+                advance(state, spread, *asked, self.runtime)
+            except BaseException as error:
+                steps.throw(error)
+        assert self.final is not None
+        return self.final
+
+    def steps(
+        self, stop: AbstractContextManager[Stop], callbacks: Sequence[Listener] = ()
+    ) -> Generator[Asked, None, None]:
+        """The training without its arithmetic: what is asked of each step, which is to be taken before the next is
+        asked for. What goes wrong in it is to be thrown in."""
+        s, state = self.settings, self.state
+        written: list[Listener] = []
+        if self.runtime.is_main:
+            written = [Record(self.folder, state.step, board="tensorboard" in s.trackers), *tracked(s.trackers)]
+        self.listeners = [*written, *own_listeners(self), *callbacks, Saving(s.save_freq)]
+        begun = state.step
         if begun and self.runtime.is_main:  # a training that was killed may have left one too many
             checkpoint.thin_out(self.folder, s.keep, self._best)
         try:
@@ -194,17 +231,19 @@ class Training:
             if self._left_out:
                 self.say(self._left_out)
             if state.objective.unranked and self.settings.eval_freq:
-                self.say(f"{_UNRANKED.format(', '.join(state.objective.unranked))}; the last checkpoint counts")
-            with Stop() as stop, self._writer:
+                self.say(f"{UNRANKED.format(', '.join(state.objective.unranked))}; the last checkpoint counts")
+            with stop as signals, self._writer:
                 while not self.last:
-                    step = state.step
-                    x, noise = self.batch(step)
                     with self.memory():
-                        advance(state, spread, x, noise, self.context(step), self.runtime)
-                    self._after(stop)
-                return self._finish(begun)
+                        yield self.asked(state.step)
+                    self._after(signals)
+                self._finish(begun)
         finally:
             self._tell("end")
+
+    def asked(self, step: int) -> Asked:
+        """This process's images of a step, their noise, and its context."""
+        return Asked(*self.batch(step), self.context(step))
 
     def publish(self, step: int, split: str, values: Mapping[str, float], speed: float | None = None) -> None:
         """Give numbers to all listeners; ``speed`` is in images per second."""
@@ -258,12 +297,6 @@ class Training:
         whole = of_step(self.state.objective, self.settings.batch_size, self.seed, step, self.runtime.device)
         x = to_float(self._batches.read(step, self._flip), self.state.model.value_range)
         return x, rows(self.state.objective, whole, mine)
-
-    @property
-    def _pulls_every(self) -> int:
-        telling = any(term.has_critic or term.silence for term in self.state.objective.named_terms.values())
-        every = self.settings.pulls_freq
-        return every if every is not None else self.settings.eval_every * telling
 
     def context(self, step: int) -> Context:
         """What the objective is told of a step."""
@@ -342,7 +375,7 @@ class Training:
             self._writer.check()
         self.runtime.wait()
 
-    def _finish(self, begun: int) -> dict[str, Any]:
+    def _finish(self, begun: int) -> None:
         """The numbers of the last step and of the best."""
         state = self.state
         if self._why:
@@ -360,7 +393,6 @@ class Training:
             files.write_text(self.folder / "metrics.txt", metrics_table(metrics) + "\n")
         self.say(self._accounts(begun))
         self.runtime.wait()
-        return metrics
 
     def _numbers(self) -> dict[str, dict[str, Estimate]]:
         return {"valid": self.validate(self.splits.valid), "test": self.validate(self.splits.test)}
@@ -411,40 +443,4 @@ class Training:
         return (
             f"{images:,} images in {training:.1f} s of training: {images / max(training, 1e-9):,.0f} images/s; {rest}"
             + f"; {skipped} steps whose loss or gradient was no number were skipped" * bool(skipped)
-        )
-
-
-_UNRANKED = "no step is the best: the loss holds what a critic thinks at the time ({})"
-
-
-def _left_out(objective: Objective, splits: Splits) -> str:
-    """What is not computed where a split has too few images; empty where all is."""
-    least = objective.least_images
-    few = [f"{name} has {len(getattr(splits, name))}" for name in ("valid", "test")]
-    few = [text for text, name in zip(few, ("valid", "test"), strict=True) if len(getattr(splits, name)) < least]
-    if not few:
-        return ""
-    comparing = ", ".join(name for name, term in objective.named_terms.items() if term.compares)
-    return (
-        f"{' and '.join(few)} of the images, and {comparing} needs {least}: it is left out there, and the loss with it"
-    )
-
-
-def _refuse_turns_of_one(objective: Objective, settings: Settings) -> None:
-    if settings.play == "alternate" and objective.losses == ("loss",):
-        raise UserError(
-            "train.play: alternate takes turns with a critic, and no term here has one; use together, or add "
-            "such a term (objective.terms.prior_critic)"
-        )
-
-
-def _refuse_lone_images(objective: Objective, images: int) -> None:
-    """Batch statistics of one image are none."""
-    least = objective.least_images
-    if any(isinstance(layer, _BatchNorm) for layer in objective.modules()):
-        least = max(least, 2)
-    if images < least:
-        raise UserError(
-            f"train.batch_size: batch norm and terms that compare images need {least} images or more per process and "
-            f"micro-batch, got {images}; raise it or lower train.accumulate (or use model.network.norm none)"
         )

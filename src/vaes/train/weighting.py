@@ -23,12 +23,17 @@ class Weighting:
         coefficients: Mapping[str, float | Schedule | None],
         options: Mapping[str, Mapping[str, Schedule]] | None = None,
     ) -> None:
-        self._weights, self._coefficients, self._options = weights, coefficients, options or {}
+        self._weights, self._coefficients, self.options = weights, coefficients, options or {}
+
+    @property
+    def names(self) -> list[str]:
+        """Of the coefficients."""
+        return list(self._coefficients)
 
     def coefficients(self, step: int) -> dict[str, float | None]:
         """The coefficients and scheduled options at a step."""
         found = {name: c(step) if isinstance(c, Schedule) else c for name, c in self._coefficients.items()}
-        return found | {f"{part}.{name}": s(step) for part, own in self._options.items() for name, s in own.items()}
+        return found | {f"{part}.{name}": s(step) for part, own in self.options.items() for name, s in own.items()}
 
     def __call__(self, step: int, pixels: int) -> dict[str, float]:
         """The weights at a step, for images of C * H * W ``pixels``."""
@@ -36,7 +41,7 @@ class Weighting:
 
     def context(self, step: int, pixels: int, n: int, n_steps: int) -> Context:
         """All that the objective is told of a step, of a training on n images."""
-        options = {part: {name: s(step) for name, s in own.items()} for part, own in self._options.items()}
+        options = {part: {name: s(step) for name, s in own.items()} for part, own in self.options.items()}
         return Context(self(step, pixels), n, step, n_steps, options)
 
     def keys_of(self, term: str, step: int, pixels: int) -> tuple[str, list[str]]:
