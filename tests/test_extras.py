@@ -19,7 +19,8 @@ NOT_ASKED_FOR = {
     "docs",
     "export",
     "slurm",
-}  # export is onnx; slurm is asked for after the cluster's own commands
+    "widget",
+}  # export is onnx; slurm is asked for after the cluster's own commands; widget: explore/test_widget.py
 LACKING: dict[str, tuple[str, list[str]]] = {
     "hub": ("huggingface_hub", ["push", "zoo:digits", "somebody/nothing"]),
     "wandb": ("wandb", ["train", "-e", "r", "--train.trackers", "[wandb]"]),
