@@ -20,7 +20,8 @@ NOT_ASKED_FOR = {
     "export",
     "slurm",
     "umap",
-}  # export is onnx; slurm is asked for after the cluster's own commands; umap is tested in explore/
+    "widget",
+}  # export is onnx; slurm is asked for after the cluster's own commands; the last two are tested in explore/
 LACKING: dict[str, tuple[str, list[str]]] = {
     "hub": ("huggingface_hub", ["push", "zoo:digits", "somebody/nothing"]),
     "wandb": ("wandb", ["train", "-e", "r", "--train.trackers", "[wandb]"]),

@@ -66,7 +66,7 @@ function checkpointChoice() {
   if (!session.backend.server || (steps.length < 2 && !state.checkpoint)) return null;
   const shown = [...new Set([...steps.map(String), ...(state.checkpoint ? [state.checkpoint] : [])])];
   const option = (value, text) => h("option", { value, selected: value === state.checkpoint }, text);
-  return h("select", { "aria-label": "checkpoint", "data-testid": "checkpoint", onchange: (e) => set({ checkpoint: e.target.value }) }, option("", "checkpoint: as vaes.load takes"), shown.map((step) => option(step, `step ${thousands(Number(step))}`)));
+  return h("select", { "aria-label": "checkpoint", "data-testid": "checkpoint", onchange: (e) => set({ checkpoint: e.target.value }) }, option("", "the run’s own checkpoint"), shown.map((step) => option(step, `step ${thousands(Number(step))}`)));
 }
 
 function copyAddress() {

@@ -402,7 +402,7 @@ class MapView {
 
   // The image under the pointer, beside its reconstruction.
   showNear(px, py) {
-    const near = this.nearest(px, py, 9);
+    const near = layersOf().has("dots") || layersOf().has("thumbs") ? this.nearest(px, py, 9) : null;
     if (near === this.near) return;
     this.near = near;
     this.later("marks");

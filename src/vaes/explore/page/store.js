@@ -47,7 +47,7 @@ const COUNTS = ["run", "reach", "strength", "seed"];
 const LISTS = ["code", "a", "b", "camera"];
 
 const keep = debounce(200, () => {
-  history.replaceState(null, "", `#${address()}`);
+  if (location.protocol !== "about:") history.replaceState(null, "", `#${address()}`); // in a notebook it has none of its own
 });
 
 // Seven digits give a float32 back exactly enough for every pixel.

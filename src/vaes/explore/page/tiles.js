@@ -66,7 +66,7 @@ export class Tiles {
     pen.fillStyle = "#000";
     pen.fillRect(a, b, c - a, d - b);
     // Dimmed, so that codes and originals above stand out.
-    pen.globalAlpha = layers.has("dots") || layers.has("thumbs") ? 0.6 : 1;
+    pen.globalAlpha = layers.has("dots") || layers.has("thumbs") ? 0.45 : 1;
     pen.drawImage(this.canvas, a, b, c - a, d - b);
     pen.globalAlpha = 1;
   }
