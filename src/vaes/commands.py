@@ -321,13 +321,15 @@ def run_compare(
     format: str = "table",
     checkpoint: str | None = None,
     imports: Sequence[Path] = (),
+    html: Path | None = None,
 ) -> None:
     """Put evaluated runs side by side."""
     from vaes import compare
 
     import_files(imports)
-    if save_dir is not None:
-        files.refuse_unwritable(save_dir)
+    for folder in (save_dir, html and html.parent):
+        if folder is not None:
+            files.refuse_unwritable(folder)
     swept = compare.trained(runs[0]) if len(runs) == 1 and checkpoint is None else None
     results = compare.read_runs(runs, checkpoint) if swept is None else swept
     columns = compare.pool(results)
@@ -335,6 +337,9 @@ def run_compare(
         note(f"warning: {line}")
     terminal = sys.stdout is not None and sys.stdout.isatty()
     say(compare.render(columns, format, width=shutil.get_terminal_size((120, 24)).columns, bold=terminal))
+    if html is not None:
+        compare.write_page(results, escape(runs[0].resolve().name) if len(runs) == 1 else f"{len(results)} runs", html)
+        note(str(html))
     if save_dir is None:
         return
     files.write_json(save_dir / "comparison.json", compare.document(columns))

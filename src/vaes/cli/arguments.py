@@ -386,6 +386,7 @@ def _compare(prog: str = "vaes compare") -> Parser:
         "--checkpoint", metavar="best|last|STEP", type=checkpoint, help="of every run (default: see vaes evaluate)"
     )
     parser.add_argument("--save_dir", type=path, help="where comparison.json and the plot go (default: nowhere)")
+    parser.add_argument("--html", type=path, metavar="FILE", help="a page of the runs: parallel coordinates and slices")
     imports(parser)
     return parser
 
@@ -396,4 +397,4 @@ def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
 
     from vaes.commands import run_compare
 
-    run_compare(found.runs, found.save_dir, found.format, found.checkpoint, found.imports)
+    run_compare(found.runs, found.save_dir, found.format, found.checkpoint, found.imports, found.html)
