@@ -10,6 +10,7 @@ import pytest
 from explore.conftest import HOSTILE, Served, pixels
 
 import vaes
+from vaes.data import arrays
 from vaes.explore import assets, write_report
 from vaes.explore.source import Source
 
@@ -257,6 +258,21 @@ def test_axe_finds_no_serious_fault(served: Served, page: Any) -> None:
             found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
             serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
             assert not serious, [(view, scheme, v["id"], v["nodes"][0]["html"][:200]) for v in serious]
+
+
+@NEEDS_RUNTIME
+def test_a_report_of_a_run_whose_codes_are_grids_decodes(page: Any, tmp_path: Path) -> None:
+    network = {"kind": "autoencoder_kl", "ch": 8, "ch_mult": [1, 2], "groups": 4}
+    train = {"n_steps": 2, "batch_size": 8, "eval_freq": 2, "sample_freq": 2, "save_freq": 2}
+    experiment = vaes.Experiment(model={"network": network, "z_channels": 2}, train=train)
+    images = np.random.default_rng(0).integers(0, 256, (48, 1, 8, 8), dtype=np.uint8)
+    run = experiment.fit(tmp_path / "run", data=arrays(images[:32], images[32:40]), device="cpu")
+    assert len(run.model.z_shape) == 3
+    write_report(Source(run.folder), tmp_path / "grid.html")
+    page.context.set_offline(True)
+    page.goto(f"file://{tmp_path / 'grid.html'}")
+    picture, code = shown(page)
+    assert same(picture, pixels(run, code))
 
 
 @pytest.mark.parametrize("static", [pytest.param(False, marks=NEEDS_RUNTIME), True])

@@ -215,6 +215,7 @@ class Source:
             "shape": list(run.image_shape),
             "range": list(run.model.value_range),
             "z_dim": run.model.z_dim,
+            "z_shape": list(run.model.z_shape),
             "support": run.model.prior.support,
             "prior": e.model["prior"]["kind"],
             "standard": e.model["prior"]["kind"] == "standard_normal",

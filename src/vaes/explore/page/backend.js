@@ -182,7 +182,7 @@ class Report {
   async decode(run, codes) {
     const { info, arrays } = this.held[run];
     if (!this.live) return nearestStored(info, arrays, codes);
-    const y = await this.ask(run, "decoder", codes, [codes.length / info.z_dim, info.z_dim]);
+    const y = await this.ask(run, "decoder", codes, [codes.length / info.z_dim, ...info.z_shape]);
     const pixels = new Uint8Array(y.length);
     for (let i = 0; i < y.length; i++) pixels[i] = toByte(y[i], info.range);
     return pixels;
