@@ -23,7 +23,7 @@ SIGNATURES = {
     "run_evaluate": "where only split budget seed features prior checkpoint device imports output arguments",
     "run_fit_prior": "where kind options seed n_images checkpoint device imports arguments",
     "run_encode": "where paths split output checkpoint device imports batch_size arguments normalise shard tile",
-    "run_compare": "runs save_dir format checkpoint imports",
+    "run_compare": "runs save_dir format checkpoint imports html",
     "run_config": "name",
     "run_cache": "empty",
 }
@@ -92,7 +92,7 @@ def test_the_commands_take_what_they_are_called_with() -> None:
             },
         ),
         ("evaluate R --outliers.kind mnist", {"only": None, "arguments": ["--outliers.kind", "mnist"]}),
-        ("compare A --import n.py B", {"runs": [Path("A"), Path("B")], "imports": [Path("n.py")]}),
+        ("compare A --import n.py B", {"runs": [Path("A"), Path("B")], "imports": [Path("n.py")], "html": None}),
         ("compare A --format latex B", {"runs": [Path("A"), Path("B")], "format": "latex", "save_dir": None}),
         ("config", {"command": "run_config", "name": None}),
         ("config beta_vae", {"name": "beta_vae"}),
