@@ -400,15 +400,22 @@ def run_push(where: Path, repo: str, checkpoint: str | None, imports: Sequence[P
     say(f"{share.push(run, repo, **options)} ({run.which})")
 
 
-def run_plot(folder: Path, output: Path | None = None, smooth: int = 1) -> None:
-    """Draw the curves of a training."""
-    from vaes.share import write_plot
-
+def run_plot(folder: Path, output: Path | None = None, smooth: int = 1, plane: bool = False) -> None:
+    """Draw the curves of a training, or the film of its latent plane."""
     if output is None:
         files.refuse_links(folder, ["pictures"])
-    path = output or folder / "pictures" / "curves.png"
-    write_plot(folder, path, smooth=smooth)
-    say(near(path))
+    path = output or folder / "pictures" / ("plane.gif" if plane else "curves.png")
+    remarks: list[str] = []
+    if plane:
+        from vaes.view import write_forming
+
+        remarks = write_forming(folder, path)
+    else:
+        from vaes.share import write_plot
+
+        write_plot(folder, path, smooth=smooth)
+    for line in (near(path), *remarks):
+        say(line)
 
 
 def run_config(name: str | None) -> None:

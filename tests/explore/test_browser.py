@@ -1,5 +1,7 @@
 """The page in a real browser, over both back ends."""
 
+import base64
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from explore.conftest import HOSTILE, Served, pixels
+from explore.conftest import HOSTILE, Served, pixels, serving
+from PIL import Image
 
 import vaes
 from vaes.data import arrays
@@ -227,6 +230,61 @@ def test_a_checkpoint_is_chosen_and_the_address_keeps_it(served: Served, page: A
     page.reload()
     page.wait_for_selector("text=there is no checkpoint of step 7")
     assert same(shown(page, [0.5, -1])[0], pixels(vaes.load(trained), code))
+
+
+def panel(page: Any, at: int) -> np.ndarray:
+    """A panel of the plane that forms, as the page shows it."""
+    drawn = "at => document.querySelectorAll('[data-testid=forming] canvas')[at].toDataURL()"
+    content = base64.b64decode(page.evaluate(drawn, at).partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("L")).astype(int)
+
+
+def test_the_latent_plane_forms_step_by_step_and_the_address_keeps_the_step(
+    address: str, page: Any, trained: Path
+) -> None:
+    from vaes.view import planes, read_plane
+
+    steps = planes(trained)
+    page.goto(f"{address}#view=training&formed={steps[3]}")
+    at = page.get_by_test_id("forming-step")
+    at.filter(has_text=f"step {steps[3]}").wait_for()
+    # The mean of the tiles' panel is that of the tiles kept.
+    assert panel(page, 1).mean() == pytest.approx(read_plane(trained, steps[3]).tiles.float().mean().item(), abs=3)
+    before = panel(page, 0)
+    page.get_by_label("step of the latent plane").fill(str(len(steps) - 1))
+    at.filter(has_text=f"step {steps[-1]}").wait_for()
+    assert not np.array_equal(panel(page, 0), before)
+    page.wait_for_function("() => !location.hash.includes('formed')")
+    page.get_by_label("step of the latent plane").fill("1")
+    page.wait_for_function("s => location.hash.includes(`formed=${s}`)", arg=steps[1])
+    page.get_by_label("Play or pause the latent plane").click()
+    page.wait_for_function("s => Number(document.querySelector('[data-testid=forming-step]').dataset.step) > s", arg=1)
+    with page.expect_download() as kept:
+        page.locator("section").filter(has_text="The latent plane forming").get_by_role("button", name="PNG").click()
+    assert kept.value.suggested_filename.startswith("latent-plane-")
+
+
+def test_a_run_that_is_at_work_is_watched_until_its_folder_vanishes(page: Any, trained: Path, home: Path) -> None:
+    run = home / "at-work"
+    experiment = vaes.load(trained).experiment
+    experiment.fit(run)
+    drawn = """() => document.querySelector("[data-testid=curves] canvas")?.getAttribute("aria-label")"""
+    with serving([Source(run)]) as served:
+        page.goto(f"{served.address}#view=training")
+        page.get_by_test_id("forming-step").filter(has_text="step 60").wait_for()
+        first = page.evaluate(drawn)
+        longer = vaes.Experiment.of({**experiment.to_dict(), "train": {**experiment.train, "n_steps": 90}})
+        longer.fit(run, resume="latest")
+        page.wait_for_function(f"before => ({drawn})() !== before", arg=first)
+        page.get_by_test_id("forming-step").filter(has_text="step 90").wait_for()
+        newest = "() => [...document.querySelectorAll('[data-testid=checkpoint] option')].some(o => o.value === '90')"
+        page.wait_for_function(newest)
+        shutil.rmtree(run)
+        page.wait_for_function("() => document.querySelector('[data-testid=curves] .empty')")
+        assert page.get_by_test_id("forming-step").inner_text() == "step 90"
+        page.get_by_role("button", name="Map", exact=True).click()
+        shown(page)
+        assert page.locator(".banner.fault:visible").count() == 0
 
 
 def test_a_damaged_run_is_said_and_the_rest_works(served: Served, page: Any) -> None:

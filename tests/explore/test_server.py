@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 import threading
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from explore.conftest import HOSTILE, Served, pixels
+from PIL import Image
 
 import vaes
 from vaes.errors import UserError
@@ -63,6 +65,26 @@ def test_what_is_shown_of_the_test_images_is_what_they_are(served: Served, train
     assert sorted(info["labels"]) == sorted(HOSTILE)
     value = [info["dims"]["value"][d] for d in info["dims"]["order"]]
     assert value == sorted(value, reverse=True)
+
+
+def test_a_latent_plane_is_what_the_training_kept(served: Served, trained: Path) -> None:
+    from vaes.view import planes, read_plane
+
+    info = json.loads(served.api("0/info")[1])
+    assert info["planes"] == planes(trained)
+    assert info["units"]["elbo"] == "nats per image"
+    assert info["units"]["lr"] == ""
+    step = info["planes"][2]
+    arrays, said = unpack(served.api(f"0/plane/{step}")[1])
+    kept = read_plane(trained, step)
+    sheet = np.asarray(Image.open(io.BytesIO(arrays["sheet"].tobytes())).convert("L")).astype(int)
+    tile = sheet[: kept.tiles.shape[2], kept.tiles.shape[3] : 2 * kept.tiles.shape[3]]
+    assert np.abs(tile - kept.tiles[1, 0].numpy()).mean() < 6  # pictures lose a little
+    assert np.array_equal(arrays["points"], kept.points.numpy())
+    assert said == {"limits": list(kept.limits), "names": list(kept.names), "normal": True}
+    status, body, _ = served.api("0/plane/59")
+    assert status == 422
+    assert "no latent plane was kept at step 59" in json.loads(body)["error"]
 
 
 def test_neighbours_are_the_nearest_of_all_training_images(served: Served, trained: Path) -> None:

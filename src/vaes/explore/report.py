@@ -4,7 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +16,13 @@ from vaes import __version__, files
 from vaes.errors import UserError
 from vaes.explore import assets, numbers
 from vaes.explore.pack import pack
-from vaes.explore.source import Source
+from vaes.explore.source import Source, sentence
 from vaes.run import Run
 from vaes.view.plane import limits_of, plane_points
 
 __all__ = ["write_report"]
 
-LIVE, STATIC = 9_500_000, 1_900_000
+LIVE, STATIC = 9_850_000, 1_950_000
 """Bytes of the file that parts which can be left out (encoder, pictures of the training) may fill it to."""
 MOST = {False: 10_000_000, True: 2_000_000}
 """Bytes above which it is said that the file is large, by whether it is static."""
@@ -102,7 +102,11 @@ def _run_in(source: Source, room: int, static: bool) -> tuple[dict[str, Any], di
             break
     if not static:
         size += _fit(run, "encoder", parts, room - size, remarks)
-    info["film"] = _film(source, info.get("film") or [], parts, room - size)
+    left = room - size
+    readers = {"planes": lambda step: _plane(source, step), "film": lambda step: numbers.frame(source.folder, step)}
+    for key, most in (("planes", left * 3 // 4), ("film", left)):
+        info[key], took = _kept(key, info.get(key) or [], readers[key], parts, min(most, left), remarks)
+        left -= took
     return info, parts, remarks
 
 
@@ -142,20 +146,35 @@ def _fit(run: Run, part: str, parts: dict[str, bytes], room: int, remarks: list[
     return size
 
 
-def _film(source: Source, steps: list[int], parts: dict[str, bytes], room: int) -> list[int]:
-    """As many of the training's pictures as there is room for, evenly, the last one first."""
+def _plane(source: Source, step: int) -> bytes:
+    arrays, said = numbers.plane(source.folder, step)
+    return pack(arrays, **said)
+
+
+def _kept(
+    name: str,
+    steps: list[int],
+    read: Callable[[int], bytes],
+    parts: dict[str, bytes],
+    room: int,
+    remarks: list[str],
+) -> tuple[list[int], int]:
+    """Put as much of what was kept at steps of the training into the file as there is room for, evenly, the last first;
+    returns the steps, and the bytes that they take."""
     kept: list[int] = []
+    took = 0
     for step in _spread(steps):
         try:
-            content = _inlined(numbers.frame(source.folder, step))
-        except (UserError, OSError):
+            content = _inlined(read(step))
+        except (UserError, OSError) as error:
+            remarks.append(f"left out: {sentence(error)}")
             continue
-        if (size := len(content)) > room:
+        if took + len(content) > room:
             break
-        parts[f"frame-{step}"] = content
+        parts[f"{name}-{step}"] = content
         kept.append(step)
-        room -= size
-    return sorted(kept)
+        took += len(content)
+    return sorted(kept), took
 
 
 def _spread(steps: list[int]) -> list[int]:

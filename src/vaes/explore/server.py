@@ -78,6 +78,7 @@ def application(sources: Sequence[Source], host: str = "127.0.0.1", token: str |
         Route("/api/{run:int}/images", api.images),
         Route("/api/{run:int}/umap", api.umap),
         Route("/api/{run:int}/frame/{step:int}", api.frame),
+        Route("/api/{run:int}/plane/{step:int}", api.plane),
         Route("/api/{run:int}/decode", api.decode, methods=["POST"]),
         Route("/api/{run:int}/encode", api.encode, methods=["POST"]),
         Route("/api/{run:int}/neighbours", api.neighbours, methods=["POST"]),
@@ -205,6 +206,11 @@ class _Api:
         source = await self._source(request)
         content = await run_in_threadpool(numbers.frame, source.folder, request.path_params["step"])
         return Response(content, media_type="image/png")
+
+    async def plane(self, request: Request) -> Response:
+        source = await self._source(request)
+        arrays, said = await run_in_threadpool(numbers.plane, source.folder, request.path_params["step"])
+        return Response(pack(arrays, **said), media_type=OCTETS)
 
     async def decode(self, request: Request) -> Response:
         source = await self._source(request)

@@ -240,6 +240,8 @@ class Source:
             "tested": lambda: numbers.tested(self.folder),
             "history": lambda: numbers.segments(self.folder),
             "film": lambda: numbers.film(self.folder),
+            "units": lambda: numbers.units(self.folder),
+            "planes": lambda: numbers.planes(self.folder),
         }
         said: dict[str, Any] = {}
         for name, read in wanted.items():

@@ -19,14 +19,14 @@ HISTORY = "history.jsonl"
 
 WRITTEN = (
     ".lock", ".history.lock", "ckpt", "config.yaml", "data.safetensors", HISTORY, "metrics.json", "metrics.jsonl",
-    "metrics.txt", "samples", "tensorboard", "trackers.json", "wandb",
+    "metrics.txt", "plane", "samples", "tensorboard", "trackers.json", "wandb",
 )  # fmt: skip
 """What a training writes into a run folder."""
 
 LEFTOVER = re.compile(
-    r"\.(config\.yaml|history\.jsonl|metrics\.jsonl?|metrics\.txt|trackers\.json|data\.safetensors|step[0-9]{6,18}\.png)\.[0-9]+\.tmp"
+    r"\.(config\.yaml|history\.jsonl|metrics\.jsonl?|metrics\.txt|trackers\.json|data\.safetensors|step[0-9]{6,18}\.(png|npz))\.[0-9]+\.tmp"
 )
-"""What a training that was killed may leave, there and in ``samples``."""
+"""What a training that was killed may leave, there, in ``samples`` and in ``plane``."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def locked(run: Path) -> Iterator[None]:
         UserError: another one is at work in it, or what a training writes in it is a link.
     """
     _refuse_bytes(run)
-    files.refuse_links(run, WRITTEN, ("ckpt", "samples", "tensorboard"))
+    files.refuse_links(run, WRITTEN, ("ckpt", "plane", "samples", "tensorboard"))
     taken = f"{run}: another training is at work in this run folder; choose another with -e"
     with files.locked(run / ".lock", timeout=0, taken=taken):
         yield
@@ -85,7 +85,7 @@ def open_run(
         refuse_existing(run)
     run.mkdir(parents=True, exist_ok=True)
     with locked(run):
-        for leftover in (*run.iterdir(), *(run / "samples").glob(".*")):
+        for leftover in (*run.iterdir(), *(run / "samples").glob(".*"), *(run / "plane").glob(".*")):
             if LEFTOVER.fullmatch(leftover.name):
                 leftover.unlink()
         if resume is None:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
+from vaes.errors import UserError
 from vaes.randomness import Use, draw
 
 if TYPE_CHECKING:
     from vaes.train.fidelity import Fidelity
     from vaes.train.loop import Training
 
-__all__ = ["Lines", "Listener", "Pictures", "Saving", "Validation"]
+__all__ = ["Lines", "Listener", "Pictures", "Planes", "Saving", "Validation"]
 
 
 class Listener:
@@ -140,6 +141,32 @@ class Pictures(Listener):
             image = training_sheet(state.model, originals, noise, caption=f"step {step}")
             for listener in training.listeners:
                 listener.picture(training, step, image)
+
+
+class Planes(Listener):
+    """The latent plane as it forms, from the beginning on, where codes are two real numbers."""
+
+    def due(self, training: "Training", step: int) -> bool:
+        """At intervals of its own."""
+        return training.settings.shows_plane(step)
+
+    def start(self, training: "Training") -> None:
+        """What the plane is before anything is learned."""
+        if not training.state.step and self.due(training, 0):
+            self.at(training, 0)
+
+    def at(self, training: "Training", step: int) -> None:
+        """Keep it, in the first process."""
+        from vaes.view import form, forms, write_plane
+
+        valid, model = training.splits.valid, training.state.model
+        if not training.runtime.is_main or not forms(model) or not len(valid):
+            return
+        with training.clock.on("pictures"), training.state.averaged():
+            try:
+                write_plane(form(model, valid), training.folder, step)
+            except UserError as error:  # a place without an image is no reason to end a training
+                training.say(f"step {step:,}: the latent plane is not kept: {error}")
 
 
 class Saving(Listener):

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from vaes.train.fidelity import Fidelity
-from vaes.train.listeners import Lines, Listener, Pictures, Validation
+from vaes.train.listeners import Lines, Listener, Pictures, Planes, Validation
 from vaes.train.pulls import Pulls
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ __all__ = ["own_listeners"]
 
 
 def own_listeners(training: "Training") -> list[Listener]:
-    """Lines, validation, pictures and pulls, as often as the settings say."""
+    """Lines, validation, pictures, latent planes and pulls, as often as the settings say."""
     s = training.settings
     fidelity = Fidelity(s.monitor, s.monitor_features) if s.monitor else None
     telling = any(term.has_critic or term.silence for term in training.state.objective.named_terms.values())
@@ -22,5 +22,6 @@ def own_listeners(training: "Training") -> list[Listener]:
         Lines(s.print_freq),
         Validation(s.eval_every, s.patience, fidelity),
         Pictures(s.sample_freq),
+        Planes(),
         Pulls(pulls_every),
     ]

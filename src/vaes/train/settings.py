@@ -8,6 +8,9 @@ from vaes.schedules import Constant, OneCycle, Schedule, sampled
 
 __all__ = ["Settings"]
 
+PLANES = 40
+"""Pictures of the latent plane that a training keeps, beside that of its beginning."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -46,6 +49,8 @@ class Settings:
         pulls_freq: between two measurements of how hard each term pulls at the model and a critic at itself; null is
             eval_freq where a term has a critic or looks at features, else never.
         sample_freq: between two pictures.
+        plane_freq: between two pictures of the latent plane as it forms, where codes are two real numbers; null is 40
+            in all, more of them early, where most of it happens, or none where sample_freq is 0.
         save_freq: between two checkpoints; the last step is always saved.
         keep: how many of the newest checkpoints stay, beside the one with the best validation loss.
         trackers: where numbers and pictures go beside the run folder's own files: ``tensorboard`` (in the run folder),
@@ -76,6 +81,7 @@ class Settings:
     patience: int | None = None
     pulls_freq: int | None = None
     sample_freq: int = 1000
+    plane_freq: int | None = None
     save_freq: int = 1000
     keep: int = 2
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
@@ -92,6 +98,7 @@ class Settings:
             ("patience", 1),
             ("pulls_freq", 0),
             ("sample_freq", 0),
+            ("plane_freq", 0),
             ("save_freq", 0),
             ("skip_non_finite", 0),
         ):
@@ -128,6 +135,13 @@ class Settings:
     def eval_every(self) -> int:
         """``eval_freq`` as a number."""
         return max(1, self.n_steps // 10) if self.eval_freq is None else self.eval_freq
+
+    def shows_plane(self, step: int) -> bool:
+        """Whether the latent plane is kept after so many steps."""
+        if self.plane_freq is not None:
+            return self.plane_freq > 0 and (step % self.plane_freq == 0 or step == self.n_steps)
+        part = round(PLANES * math.sqrt(step / self.n_steps))
+        return self.sample_freq > 0 and step == round(self.n_steps * (part / PLANES) ** 2)
 
     @property
     def lr_schedule(self) -> Schedule:

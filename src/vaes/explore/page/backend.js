@@ -95,6 +95,10 @@ class Server {
   async frame(run, step) {
     return (await this.get(this.of(run, `frame/${step}`))).blob();
   }
+
+  async plane(run, step) {
+    return unpack(await (await this.get(this.of(run, `plane/${step}`))).arrayBuffer());
+  }
 }
 
 // In a notebook: what is asked of the server goes through the frame that the page stands in.
@@ -224,8 +228,12 @@ class Report {
   }
 
   async frame(run, step) {
-    const bytes = await inflate(this.held[run].text(`frame-${step}`));
+    const bytes = await inflate(this.held[run].text(`film-${step}`));
     return new Blob([bytes], { type: "image/png" });
+  }
+
+  async plane(run, step) {
+    return unpack(await inflate(this.held[run].text(`planes-${step}`)));
   }
 }
 

@@ -25,6 +25,7 @@ export const state = {
   sort: "worst",
   seed: 0,
   term: "",
+  formed: "", // the step whose latent plane is shown, where it is not the newest
 };
 
 const listeners = [];
@@ -42,7 +43,7 @@ export function set(changes) {
   keep();
 }
 
-const PLAIN = ["view", "checkpoint", "colour", "plane", "layers", "path", "from_label", "to_label", "sort", "term"];
+const PLAIN = ["view", "checkpoint", "colour", "plane", "layers", "path", "from_label", "to_label", "sort", "term", "formed"];
 const COUNTS = ["run", "reach", "strength", "seed"];
 const LISTS = ["code", "a", "b", "camera"];
 
