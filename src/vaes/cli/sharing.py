@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vaes.cli.arguments import command
 from vaes.cli.guard import rank
-from vaes.cli.parser import Parser, of_a_run, path, whole
+from vaes.cli.parser import Parser, of_a_run, path, path_or_url, whole
 
 __all__ = ["PARSERS", "export", "plot", "push"]
 
@@ -70,7 +70,7 @@ def export(arguments: Sequence[str]) -> None:
 
 def _plot() -> Parser:
     parser = command("vaes plot", description="The curves of a training as a picture, also of one that is at work.")
-    parser.add_argument("run", type=path, metavar="RUN", help="a run folder")
+    parser.add_argument("run", type=path_or_url, metavar="RUN", help="a run folder")
     parser.add_argument(
         "-o", "--output", type=path, metavar="FILE",
         help="ends in .png, .svg or .pdf (default: pictures/curves.png), or a film's in .gif, .webp or .mp4",
