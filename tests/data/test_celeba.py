@@ -117,3 +117,112 @@ def test_refused(root: Path, damage, attribute: str | None, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
         celeba(root=str(root), attribute=attribute)
     assert "\n" not in str(caught.value)
+
+
+def as_csv(root: Path, keep: bool = False) -> Path:
+    """The lists as the CSV files of the site that ships them."""
+    for name, begin, header in ((PARTITION, 0, ["image_id", "partition"]), (ATTR, 2, ["image_id", *ATTRIBUTES])):
+        lines = (root / name).read_text().splitlines()[begin:]
+        rows = [",".join(header), *(",".join(line.split()) for line in lines)]
+        (root / name).with_suffix(".csv").write_text("\r\n".join(rows) + "\r\n")
+        if not keep:
+            (root / name).unlink()
+    return root
+
+
+def doubled(root: Path) -> Path:
+    (root / "img_align_celeba").rename(root / "x")
+    (root / "img_align_celeba").mkdir()
+    (root / "x").rename(root / "img_align_celeba" / "img_align_celeba")
+    return root
+
+
+def as_png(root: Path) -> Path:
+    (root / "img_align_celeba_png").mkdir()
+    for path in (root / "img_align_celeba").iterdir():
+        Image.open(path).save(root / "img_align_celeba_png" / f"{path.stem}.png")
+    shutil.rmtree(root / "img_align_celeba")
+    return root
+
+
+def zipped(root: Path, *names: str) -> Path:
+    """The things named, in a zip of the first one's name."""
+    with zipfile.ZipFile(root / f"{names[0]}.zip", "w") as archive:
+        for path in sorted(path for name in names for path in [root / name, *(root / name).rglob("*")]):
+            archive.write(path, path.relative_to(root))
+    for name in names:
+        shutil.rmtree(root / name) if (root / name).is_dir() else (root / name).unlink()
+    return root
+
+
+def in_one_zip(root: Path) -> Path:
+    names = [path.name for path in sorted(root.iterdir())]
+    return zipped(root, *names) / f"{names[0]}.zip"
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        as_csv,
+        lambda root: as_csv(root, keep=True),
+        lambda root: doubled(as_csv(root)),
+        as_png,
+        lambda root: zipped(as_png(as_csv(root)), "img_align_celeba_png"),
+        lambda root: zipped(doubled(as_csv(root)), "img_align_celeba"),
+        lambda root: in_one_zip(doubled(as_csv(root))),
+        lambda root: in_one_zip(as_png(root)),
+    ],
+)
+def test_the_newer_layouts_are_the_same_set(root: Path, layout) -> None:
+    old = celeba(root=str(root), attribute="Smiling", image_size=16)
+    new = celeba(root=str(layout(root)), attribute="Smiling", image_size=16)
+    assert torch.equal(everything(new), everything(old))
+    assert [part.labels.tolist() for part in new] == [part.labels.tolist() for part in old]
+    assert new.train.label_names == old.train.label_names
+
+
+def test_two_sets_of_pictures_are_said(root: Path) -> None:
+    (root / "img_align_celeba_png").mkdir()
+    assert any("img_align_celeba_png is there too" in text for text in celeba(root=str(root)).report.warnings)
+
+
+CSV_PARTITION, CSV_ATTR = "list_eval_partition.csv", "list_attr_celeba.csv"
+
+
+def duplicate(root: Path) -> None:
+    (root / "img_align_celeba/more").mkdir()
+    face(0).save(root / "img_align_celeba/more/000003.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (
+            replace(PARTITION, "000004.jpg 1", "000004.jpg 2"),
+            f"{PARTITION}: contradicts {CSV_PARTITION} about 1 .*000004",
+        ),
+        (replace(CSV_PARTITION, "000004.jpg,1\n", ""), f"contradicts {CSV_PARTITION} about 1 images, 000004"),
+        (replace(CSV_ATTR, "Male,", ""), "line 2 is not a file name and 3 values"),
+        (replace(CSV_ATTR, "Male", "Female"), f"{ATTR}: contradicts {CSV_ATTR}: 4 columns"),
+        (replace(CSV_ATTR, "000003.jpg,1", "000003.jpg,-1"), f"{ATTR}: contradicts {CSV_ATTR} about 1 images"),
+        (replace(CSV_ATTR, "image_id", "picture"), "line 1 is 'picture,"),
+        (replace(CSV_ATTR, "000003.jpg,1", "000003.jpg,1,-1"), "line 4 is not a file name and 4 values"),
+        (replace(CSV_PARTITION, "image_id,partition", "image_id,split"), "line 1 is 'image_id,split'"),
+        (replace(CSV_PARTITION, "000002.jpg", "000001.jpg"), "line 3 names 000001.jpg again"),
+        (lambda root: (root / CSV_PARTITION).write_text(""), f"{CSV_PARTITION}: line 1 is ''"),
+        (lambda root: (root / CSV_ATTR).write_text('"'), f"{CSV_ATTR}: line 1 is"),
+        (lambda root: face(0).save(root / "img_align_celeba/000011.jpg"), "no line for 1 of 11 images .* 000011.jpg"),
+        (duplicate, "000003.jpg is there twice"),
+    ],
+)
+def test_newer_layouts_refused(root: Path, damage, says: str) -> None:
+    damage(as_csv(root, keep=True))
+    with pytest.raises(UserError, match=says) as caught:
+        celeba(root=str(root), attribute="Smiling")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zip_without_pictures_is_refused(root: Path) -> None:
+    shutil.rmtree(root / "img_align_celeba")
+    with pytest.raises(UserError, match="holds no folder img_align_celeba or img_align_celeba_png"):
+        celeba(root=str(in_one_zip(root)))
