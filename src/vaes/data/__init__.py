@@ -20,6 +20,7 @@ from vaes.data.sources import (
     emnist,
     fashion_mnist,
     folder,
+    hub,
     kmnist,
     mnist,
     mpi3d,
@@ -28,6 +29,7 @@ from vaes.data.sources import (
     smallnorb,
     sprites,
     svhn,
+    webdataset,
 )
 from vaes.data.splits import Reading, Splits
 from vaes.data.sprite_grid import SpriteSet
@@ -61,6 +63,7 @@ __all__ = [
     "fashion_mnist",
     "flip",
     "folder",
+    "hub",
     "identify",
     "kmnist",
     "mnist",
@@ -74,4 +77,5 @@ __all__ = [
     "svhn",
     "to_float",
     "to_uint8",
+    "webdataset",
 ]

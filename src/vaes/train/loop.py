@@ -11,7 +11,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaes import files
-from vaes.data import Batches, ImageSet, Splits, to_float
+from vaes.data import ImageSet, Splits, to_float
 from vaes.errors import Stopped, UserError
 from vaes.memory import keep_freed_memory
 from vaes.model import refuse_device
@@ -23,6 +23,7 @@ from vaes.train.noise import of_step, rows
 from vaes.train.record import Clock, Record, metrics_document, metrics_table
 from vaes.train.runtime import Runtime
 from vaes.train.settings import Settings
+from vaes.train.source import Source
 from vaes.train.state import TrainState
 from vaes.train.step import advance
 from vaes.train.stop import Stop
@@ -85,6 +86,7 @@ def fit(
         training = Training(state, weighting, splits, Path(run), seed, runtime, flip=flip, config=config)
         if resume is not None:
             state.load_state_dict(resume, branch=not within)
+            training.source.restore(resume)
         entered = open_run(training.folder, config, resume=state.step if within else None)
         with entered if runtime.is_main else contextlib.nullcontext():
             return training.run(callbacks)
@@ -100,6 +102,7 @@ class Training:
         save_wanted: set it for a checkpoint of the present step.
         listeners: all of them, in the order in which they are called.
         config: the configuration as text.
+        begun: the step that it began with.
         final: what ``metrics.json`` holds, once the training has come to its end.
     """
 
@@ -119,12 +122,11 @@ class Training:
         self.seed, self.runtime, self._flip, self.config = seed, runtime, flip, config
         self._freed_memory_kept = keep_freed_memory()
         self.splits = dataclasses.replace(splits, train=splits.train.to(runtime.device))
-        self._batches = Batches(self.splits.train, self.settings.batch_size, seed, runtime.rank, runtime.world)
-        self._micro = self._batches.size // self.settings.accumulate
-        if self._batches.size % self.settings.accumulate:
+        self.source = Source(splits.train, self.splits.train, self.settings.batch_size, seed, runtime)
+        self._micro = self.source.size // self.settings.accumulate
+        if self.source.size % self.settings.accumulate:
             raise UserError(
-                f"train.accumulate: {self.settings.accumulate} does not divide the {self._batches.size} images of a "
-                "step"
+                f"train.accumulate: {self.settings.accumulate} does not divide the {self.source.size} images of a step"
             )
         _refuse_lone_images(state.objective, self._micro)
         refuse_missing(self.settings.trackers)
@@ -139,6 +141,7 @@ class Training:
         self.save_wanted = False
         self.speed: float | None = None
         self.final: dict[str, Any] | None = None
+        self.begun = 0
         self._why: str | None = None
         self.listeners: list[Listener] = []
 
@@ -166,7 +169,7 @@ class Training:
             written = [Record(self.folder, state.step, board="tensorboard" in s.trackers), *tracked(s.trackers)]
         kept = (Lines(s.print_freq), Validation(s.eval_every, s.patience), Pictures(s.sample_freq))
         self.listeners = [*written, *kept, *callbacks, Saving(s.save_freq)]
-        begun = state.step
+        begun = self.begun = state.step
         if s.compile:
             state.objective.compile(mode="reduce-overhead" if self.runtime.device.type == "cuda" else "default")
         spread = self.runtime.spread(state.objective, by_turns=s.play == "alternate")
@@ -185,7 +188,7 @@ class Training:
             with Stop() as stop, self._writer:
                 while not self.last:
                     step = state.step
-                    x = to_float(self._batches.read(step, self._flip), state.model.value_range)
+                    x = to_float(self.source.read(self, step, self._flip), state.model.value_range)
                     with self._memory():
                         advance(state, spread, x, self._noise(step), self.context(step), self.runtime)
                     self._after(stop)
@@ -212,10 +215,12 @@ class Training:
 
     def save(self) -> None:
         """Write a checkpoint of this step, in a thread, once the one before it is written."""
+        carried = self.source.state()  # by all processes
         if not self.runtime.is_main:
             return
         with self.clock.on("saving"):
             taken = self.state.state_dict({"config": self.config, "image_shape": list(self.splits.train.shape)})
+            taken.training.update(carried)
             for listener in self.listeners:
                 if isinstance(listener, Record):
                     listener.sync()
@@ -235,7 +240,7 @@ class Training:
             getattr(listener, event)(self, *what)
 
     def _noise(self, step: int) -> Noise:
-        mine = slice(self._batches.start, self._batches.start + self._batches.size)
+        mine = slice(self.source.start, self.source.start + self.source.size)
         whole = of_step(self.state.objective, self.settings.batch_size, self.seed, step, self.runtime.device)
         return rows(self.state.objective, whole, mine)
 
@@ -252,7 +257,7 @@ class Training:
         self._writer.check()
         self._tell("stepped", done)
         if signal or any(listener.due(self, done) for listener in self.listeners):
-            self._refuse_non_finite(done)
+            self.refuse_non_finite(done)
             *others, saving = self.listeners
             try:
                 for listener in others:
@@ -265,7 +270,7 @@ class Training:
             if signal or saving.due(self, done):
                 saving.at(self, done)
         if signal or self.last:
-            self._saved()
+            self.saved()
         if signal and not self.last:
             raise Stopped(f"stopped after step {done} and saved; go on with --resume latest", 128 + signal)
 
@@ -277,7 +282,8 @@ class Training:
             return mine
         return int(self.runtime.greatest(torch.tensor(mine, device=self.runtime.device)))
 
-    def _refuse_non_finite(self, done: int) -> None:
+    def refuse_non_finite(self, done: int) -> None:
+        """UserError where a loss or a parameter is no number, before anything of it is saved."""
         state = self.state
         bad = int(self.runtime.greatest(state.bad_step))
         # A finite loss can have a gradient that is not.
@@ -309,7 +315,7 @@ class Training:
                 f"more micro-batches (train.accumulate, now {self.settings.accumulate})"
             ) from error
 
-    def _saved(self) -> None:
+    def saved(self) -> None:
         """Wait, all processes, until the last checkpoint is on the disk: a launcher ends the others with the first."""
         with self.clock.on("saving"):
             self._writer.wait()
