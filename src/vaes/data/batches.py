@@ -88,12 +88,10 @@ class Batches:
 
 
 class StreamBatches:
-    """Batches of a stream, met as `Batches` are: each process takes its slice of a batch from its own part of the stream.
+    """Batches of a stream, met as `Batches` are: each process takes its slice of a batch from its own part of it.
 
     Steps are read in their order; `state` is that after the last one read, and `restore` goes on from it.
     """
-
-    streams = True
 
     def __init__(
         self, images: ImageSet, stream: Stream, batch_size: int, seed: int, rank: int = 0, world: int = 1

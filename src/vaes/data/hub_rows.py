@@ -13,7 +13,7 @@ from vaes.data.picture_folder import check_white
 from vaes.data.resize import height_width
 from vaes.data.shard_splits import Streaming, shard_splits
 from vaes.data.splits import Splits, some
-from vaes.data.stream import DamagedShard, Sample, Shards
+from vaes.data.stream import DamagedShardError, Sample, Shards
 from vaes.errors import UserError
 
 __all__ = ["HubRows", "hub"]
@@ -140,12 +140,12 @@ class HubRows(Shards):
             else:
                 yield from self._rows.shard(len(self.names), shard)
         except pyarrow.ArrowInvalid as error:
-            raise DamagedShard(_first(error)) from error
+            raise DamagedShardError(_first(error)) from error
         except (UserError, MemoryError, GeneratorExit):
             raise
         except Exception as error:  # of pyarrow, of fsspec's file systems, of the network
             if isinstance(error, OSError) and error.errno is None and _of_content(error):
-                raise DamagedShard(_first(error)) from error
+                raise DamagedShardError(_first(error)) from error
             raise UserError(f"{self.names[shard]}: cannot be read ({_first(error)}); see to it") from error
 
     def _content(self, value: Any) -> bytes:

@@ -15,10 +15,10 @@ from vaes.data.decode import Recipe, formats
 from vaes.data.decoding import Wanted, decisions, decode_all
 from vaes.data.held_out import divide, hashes_of
 from vaes.data.images import Annotations, ImageSet, image_set
-from vaes.data.picture_files import Files, check_inside
+from vaes.data.picture_files import Files
 from vaes.data.splits import Splits
-from vaes.data.stream import DamagedShard, Sample, Shards, Stream, ahead
-from vaes.data.tar_files import _Window
+from vaes.data.stream import DamagedShardError, Sample, Shards, Stream, ahead
+from vaes.data.tar_files import window
 from vaes.data.temporary import remove
 from vaes.errors import UserError
 
@@ -75,10 +75,8 @@ class _Samples(Files):
 
     def open(self, name: str) -> IO[bytes]:
         """A sample to read in."""
-        import io
-
         assert self._file is not None
-        return io.BufferedReader(_Window(self._file.fileno(), self._at[name], self.sizes[name]))
+        return window(self._file.fileno(), self._at[name], self.sizes[name])
 
     def where(self, name: str) -> str:
         """Its shard and its name there."""
@@ -102,9 +100,9 @@ class _Samples(Files):
             try:
                 for sample in itertools.islice(self._shards.samples(shard), each):
                     yield name, sample
-            except DamagedShard as error:
+            except DamagedShardError as error:
                 if not self._skip_bad:
-                    raise DamagedShard(
+                    raise DamagedShardError(
                         f"{name}: damaged ({error}); replace it, or set data.skip_bad to true"
                     ) from error
                 self.damaged.append(f"{name}: {error}")
@@ -169,8 +167,8 @@ def shard_splits(
         divided = divided._replace(train=divided.train.streaming(stream))
         n = len(parts["train"].names)
         first = (
-            f"streamed from {n:,} shard{'s' * (n != 1)} through a buffer of {how.shuffle_buffer:,}; the {len(divided.train):,} "
-            "of train are those looked at first, and stand for all where images are counted"
+            f"streamed from {n:,} shard{'s' * (n != 1)} through a buffer of {how.shuffle_buffer:,}; the "
+            f"{len(divided.train):,} of train are those looked at first, and stand for all where images are counted"
         )
         said = (first, *said)
     warnings = [*(text for part in read.values() for text in part.warnings), *warned]
@@ -200,4 +198,5 @@ def _labels(part: _Part) -> Any:
 
 
 def _recipe(said: Mapping[str, Any]) -> Recipe:
-    return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()})
+    values: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in said.items()}
+    return Recipe(**values)

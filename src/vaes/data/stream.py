@@ -21,7 +21,7 @@ from vaes.data.survey import Bad, reason, same_aspect
 from vaes.errors import UserError
 from vaes.randomness import Use, generator, permutation
 
-__all__ = ["DamagedShard", "Reader", "Sample", "Shards", "Stream", "ahead"]
+__all__ = ["DamagedShardError", "Reader", "Sample", "Shards", "Stream", "ahead"]
 
 AHEAD = 64
 """Samples that are read and not yet taken."""
@@ -40,7 +40,7 @@ class Sample(NamedTuple):
     label: int | str | None = None
 
 
-class DamagedShard(UserError):
+class DamagedShardError(UserError):
     """A shard that cannot be read to its end; what came before it can."""
 
 
@@ -55,13 +55,14 @@ class Shards(abc.ABC):
     label: str
     fingerprint: str
     stamp: str
+    """Changes where a file may have."""
     label_names: tuple[str, ...] = ()
     """Of labels that are numbers, where the set says them."""
 
     @abc.abstractmethod
     def samples(self, shard: int) -> Iterator[Sample]:
-        """The samples of a shard, the same in the same order every time. Raises DamagedShard, or UserError where the
-        shard is out of reach."""
+        """The samples of a shard, the same in the same order every time. Raises DamagedShardError, or UserError where it
+        is out of reach."""
 
 
 class _Read(NamedTuple):
@@ -114,7 +115,7 @@ class Reader:
         whole = permutation(len(stream.shards.names), stream.seed, Use.SHARDS)
         self._apart = len(whole) >= world
         self._mine = whole[rank::world] if self._apart else whole
-        self._pixels = torch.empty((stream.buffer, *stream.shape), dtype=torch.uint8)
+        self._pixels = np.empty((stream.buffer, *stream.shape), np.uint8)
         self._slots = np.zeros((stream.buffer, 3), np.int64)
         """Shard, number in it and checksum of what each slot holds."""
         self._filled = 0
@@ -136,11 +137,11 @@ class Reader:
             self._put(self._filled)
             self._filled += 1
         numbers = generator(stream.seed, Use.STREAM, draw * self._world + self._rank)
-        out = torch.empty((count, *stream.shape), dtype=torch.uint8)
+        out = np.empty((count, *stream.shape), np.uint8)
         for i, slot in enumerate(numbers.integers(0, stream.buffer, count).tolist()):
             out[i] = self._pixels[slot]
             self._put(slot)
-        return out
+        return torch.from_numpy(out)
 
     def state(self) -> dict[str, Tensor]:
         """All of it, as int64 tensors."""
@@ -197,7 +198,7 @@ class Reader:
             if not isinstance(picture, Picture) or zlib.crc32(read.sample.content) != self._slots[slots[0], 2]:
                 raise UserError(f"{what}: {read.sample.name} is not what it was; restore it, or begin anew with -e")
             for slot in slots:
-                self._pixels[slot] = torch.from_numpy(picture.pixels)
+                self._pixels[slot] = picture.pixels
         if wanted:
             shard = self._stream.shards.names[min(wanted)[0]]
             raise UserError(f"{what}: {shard} has fewer images than it had; restore it, or begin anew with -e")
@@ -218,7 +219,7 @@ class Reader:
             self._at = (*read.turn, read.number + 1)
             if used is not None:
                 assert read.sample is not None
-                self._pixels[slot] = torch.from_numpy(used)
+                self._pixels[slot] = used
                 self._slots[slot] = (read.shard, read.number, zlib.crc32(read.sample.content))
                 self._last_used = read.turn[0]
                 return
@@ -228,7 +229,7 @@ class Reader:
         name = self._stream.shards.names[read.shard]
         if read.sample is None:
             if not self._stream.skip_bad:
-                raise DamagedShard(f"{name}: damaged ({read.why}); replace it, or set data.skip_bad to true")
+                raise DamagedShardError(f"{name}: damaged ({read.why}); replace it, or set data.skip_bad to true")
             self.bad_shards += 1
             self.example = f"{name}: {read.why}"
         elif isinstance(picture, Bad):
@@ -273,7 +274,7 @@ class Reader:
             for i, sample in enumerate(self._stream.shards.samples(shard)):
                 if i >= first and (self._apart or i % self._world == self._rank):
                     yield _Read(turn, shard, i, sample)
-        except DamagedShard as error:
+        except DamagedShardError as error:
             if i + 1 >= first:
                 yield _Read(turn, shard, i + 1, None, str(error))
 

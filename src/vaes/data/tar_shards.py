@@ -17,7 +17,7 @@ from vaes.data.resize import height_width
 from vaes.data.roots import regular
 from vaes.data.shard_splits import Streaming, shard_splits
 from vaes.data.splits import Splits
-from vaes.data.stream import DamagedShard, Sample, Shards
+from vaes.data.stream import DamagedShardError, Sample, Shards
 from vaes.data.tar_files import TROUBLE
 from vaes.errors import UserError
 
@@ -127,14 +127,14 @@ class TarShards(Shards):
                             yield from self._sample(path, name, held)
                             name, held = found, {}
                         if member.size > MAX_FILE_BYTES:
-                            raise DamagedShard(f"{member.name} has {member.size:,} bytes")
+                            raise DamagedShardError(f"{member.name} has {member.size:,} bytes")
                         held[kind.lower()] = content.read()
             except TROUBLE as error:
                 if isinstance(error, UserError):
                     raise
                 if isinstance(error, OSError) and error.errno is not None:
                     raise UserError(f"{path}: cannot be read ({error.strerror}); see to it") from error
-                raise DamagedShard(" ".join(str(error).split()) or type(error).__name__) from error
+                raise DamagedShardError(" ".join(str(error).split()) or type(error).__name__) from error
             yield from self._sample(path, name, held)
 
     def _sample(self, path: str, name: str, held: dict[str, bytes]) -> Iterator[Sample]:
