@@ -61,8 +61,10 @@ class Shards(abc.ABC):
 
     @abc.abstractmethod
     def samples(self, shard: int) -> Iterator[Sample]:
-        """The samples of a shard, the same in the same order every time. Raises DamagedShardError, or UserError where it
-        is out of reach."""
+        """The samples of a shard, the same in the same order every time.
+
+        Raises DamagedShardError, or UserError where the shard is out of reach.
+        """
 
 
 class _Read(NamedTuple):
