@@ -258,6 +258,11 @@ def test_data_that_changed_are_refused_said_and_accepted_on_demand(pictures: Pat
     assert "added" in again.history.segments[1]["notes"][0]
     assert again.experiment.data.changed == "refuse"
     assert len(again.encode("test").mean) > 0, "what was accepted is what the run was trained on since"
+    (tmp_path / "run" / "data.safetensors").unlink()  # the history knows the images too
+    assert len(load(tmp_path / "run").encode("test").mean) > 0
+    (pictures / "1.png").unlink()
+    with pytest.raises(UserError, match=r"was trained on: [a-z ]+: other images \(data\.safetensors, .* is missing"):
+        load(tmp_path / "run").encode("test")
 
 
 def test_the_log_says_how_the_data_were_read(pictures: Path, tmp_path: Path) -> None:

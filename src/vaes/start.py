@@ -190,9 +190,10 @@ def data_notes(run: Path, identity: Identity, *, accept: bool) -> list[str]:
     Raises:
         UserError: something has, and ``accept`` does not say that it may.
     """
-    if not (run / FILE).exists():
-        return []
-    difference = identity.difference(Identity.read(run / FILE))
+    if (run / FILE).exists():
+        difference = identity.difference(Identity.read(run / FILE))
+    else:  # deleted, or not copied with the run: its history still tells whether they are the same
+        difference = _difference_from_history(run, identity)
     if difference is None:
         return []
     if not accept:
@@ -201,6 +202,12 @@ def data_notes(run: Path, identity: Identity, *, accept: bool) -> list[str]:
             "and writes that into the run's history"
         )
     return [f"data changed: {difference}"]
+
+
+def _difference_from_history(run: Path, identity: Identity) -> str | None:
+    recorded = [line["data"] for line in history(run) if isinstance(line.get("data"), dict)]
+    changed = [name for name, mark in identity.fingerprints.items() if recorded and recorded[-1].get(name) != mark]
+    return f"{' and '.join(changed)}: other images ({FILE}, which tells how many, is missing)" if changed else None
 
 
 def remember(run: Path, step: int, notes: list[str]) -> None:
