@@ -7,7 +7,7 @@ DEMO := runs/demo
 STAMP := .venv/.installed
 VENDOR := src/vaes/explore/page/vendor
 
-.PHONY: demo test lint install page
+.PHONY: demo test lint install page docs
 
 install: $(STAMP)
 
@@ -35,13 +35,13 @@ demo: $(DEMO)/metrics.json
 	@echo "next:     $(BIN)/vaes explore $(DEMO)"
 	@echo "          $(BIN)/vaes evaluate $(DEMO)"
 	@echo "          $(BIN)/vaes sample $(DEMO) --mode interpolate --between test"
-	@echo "          $(BIN)/vaes train -c vae-digits -e runs/beta --objective.beta 4"
+	@echo "          $(BIN)/vaes train -c vae-numerals -e runs/beta --objective.beta 4"
 	@echo "          $(BIN)/vaes train --data.kind folder --data.root YOUR/PICTURES --data.image_size 64"
 
 # A demo that was cut off goes on; a finished one is kept.
 $(DEMO)/metrics.json: | $(STAMP)
 	if test -f $(DEMO)/config.yaml; then $(BIN)/vaes train -e $(DEMO) --resume latest; \
-	else $(BIN)/vaes train -c vae-digits -e $(DEMO); fi
+	else $(BIN)/vaes train -c vae-numerals -e $(DEMO); fi
 
 # What the page takes of others: fetched by the lock file, kept out of the repository, packed into the wheel.
 page: $(VENDOR)/.fetched
@@ -63,3 +63,12 @@ lint: $(STAMP)
 test: lint
 	-@$(MAKE) --no-print-directory page
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The documentation as a site, read from the disk or put on any server: build/site/index.html.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open: build/site/index.html"
+
+.venv/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@

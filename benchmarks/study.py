@@ -8,9 +8,9 @@ Representations, 2019, https://arxiv.org/abs/1811.12359. Methods x coefficients 
 ``small`` takes less than two hours on two cores: a small MLP on 32x32 sprites, a few coefficients and seeds, and a
 smaller critic for FactorVAE. ``full`` has the paper's sizes, steps, coefficients and 50 seeds.
 
-Written are every score, its distribution by method, the rank correlation of the scores over runs, the shares of a
-score's variance (between methods, between coefficients of a method, between seeds), and the unsupervised
-disentanglement ranking (UDR) of each configuration.
+Written are, and in ``docs/results.md`` shown, every score, its distribution by method, the rank correlation of the
+scores over runs, the shares of a score's variance (between methods, between coefficients of a method, between seeds),
+and the unsupervised disentanglement ranking (UDR) of each configuration.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np
 from common import ROOT, machine
 from matplotlib import pyplot as plt
 from scipy.stats import spearmanr
+from study_table import write_tables
 
 import vaes
 from vaes import Experiment, compare
@@ -194,14 +195,16 @@ def plot(document: Mapping[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Train, evaluate, analyse, write, draw."""
+    """Train, evaluate, analyse, write tables, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budget", choices=BUDGETS, default="small", help="full is the paper's own")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: as many as there are cores)")
     parser.add_argument(
         "--out", type=Path, default=ROOT, help="study/, benchmarks/results and docs/images are below it"
     )
-    parser.add_argument("--plot", action="store_true", help="only draw the plot again, from the stored results")
+    parser.add_argument(
+        "--plot", action="store_true", help="only write the tables and draw the plot again, from the stored results"
+    )
     chosen = parser.parse_args()
     path = chosen.out / "benchmarks" / "results" / "study.json"
     if not chosen.plot:
@@ -212,7 +215,9 @@ def main() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**document, **analyse(runs)}, indent=1) + "\n", encoding="utf-8")
         print(f"{len(runs)} runs: {path}")
-    plot(json.loads(path.read_text()), chosen.out / "docs" / "images" / "results-study.png")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    write_tables(document, chosen.out / "docs" / "results.md")
+    plot(document, chosen.out / "docs" / "images" / "results-study.png")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,9 @@ PLACES: tuple[tuple[Any, str], ...] = (
 )
 """What is killed before and after: changes to the disk, and what lies between them in a training."""
 
+ORIGIN = "trained"
+"""The run that others begin with, or that something is done in."""
+
 EXPERIMENT = {
     "data": {"kind": "digits", "image_size": 8},
     "model": {"network": {"kind": "mlp", "hidden": [4]}, "likelihood": "bernoulli"},
@@ -52,6 +55,20 @@ def train(folder: Path) -> None:
     Experiment(**EXPERIMENT).fit(folder, resume="latest" if there else None)  # type: ignore[arg-type]
 
 
+def begin(folder: Path) -> None:
+    """As :func:`train`, with the weights of another run."""
+    there = (folder / "config.yaml").exists() or checkpoint.checkpoints(folder)
+    begun = {"resume": "latest"} if there else {"init": folder.parent / ORIGIN}
+    Experiment(**EXPERIMENT).replace({"seed": 1}).fit(folder, **begun)  # type: ignore[arg-type]
+
+
+def branch(folder: Path) -> None:
+    """As :func:`train`, from a checkpoint of another run."""
+    there = (folder / "config.yaml").exists() or checkpoint.checkpoints(folder)
+    resume = "latest" if there else folder.parent / ORIGIN / "ckpt" / "step000008"
+    Experiment(**EXPERIMENT).replace({"train.n_steps": 12}).fit(folder, resume=resume)  # type: ignore[arg-type]
+
+
 def evaluate(folder: Path) -> None:
     """Two groups, and then one of them again."""
     for groups in (["latent"], ["latent", "reconstruction"]):
@@ -63,10 +80,19 @@ def sample(folder: Path) -> None:
     vaes.view.draw("sample", load(folder).model, folder / "pictures", vaes.view.Options(n_samples=3, singles=True))
 
 
+def encode(folder: Path) -> None:
+    """Shards of codes."""
+    run = load(folder.parent / ORIGIN)
+    vaes.share.write_latents(run, {"valid": run.data.valid, "test": run.data.test}, folder, shard=70)
+
+
 SCENES: dict[str, tuple[Callable[[Path], None], bool]] = {
     "training": (train, False),
+    "beginning": (begin, False),
+    "branching": (branch, False),
     "evaluation": (evaluate, True),
     "sampling": (sample, True),
+    "encoding": (encode, False),
 }
 """What is done, and whether in a trained run."""
 
@@ -134,12 +160,12 @@ def counted() -> int:
 def play(scene: str, folder: Path, every: int) -> dict[str, object]:
     """All kills of a scene."""
     act, in_run = SCENES[scene]
-    if in_run:
-        assert forked(lambda: train(folder / "trained"))[0] == 0
+    if act is not train:
+        assert forked(lambda: train(folder / ORIGIN))[0] == 0
 
     def stage(name: str) -> Path:
         if in_run:
-            shutil.copytree(folder / "trained", folder / name)
+            shutil.copytree(folder / ORIGIN, folder / name)
         return folder / name
 
     def undisturbed() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vaes
+
 PARTS = ("tests", "agree", "throughput", "profile", "together", "large", "study", "iwae")
 
 
@@ -52,3 +54,23 @@ def test_the_shares_of_a_score_s_variance_add_up(repo: Path, monkeypatch: pytest
     whole = sum((part**2).sum() for part in parts.values())
     assert found == pytest.approx({name: (part**2).sum() / whole for name, part in parts.items()}, abs=1e-5)
     assert sum(found.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_study_s_tables_are_those_of_its_results(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(repo / "benchmarks")
+    import study_table
+
+    document = json.loads((repo / "benchmarks" / "results" / "study.json").read_text())
+    page, copy = repo / "docs" / "results.md", tmp_path / "results.md"
+    copy.write_text(page.read_text())
+    study_table.write_tables(document, copy)
+    assert copy.read_text() == page.read_text()
+    document["runs"][0]["mig_chen"] += 1
+    document["variance"]["sap"]["seed"] = 0.123
+    study_table.write_tables(document, copy)
+    assert len(set(copy.read_text().splitlines()) - set(page.read_text().splitlines())) == 2
+    copy.write_text("no marks")
+    with pytest.raises(vaes.UserError, match=r"study.py: begin"):
+        study_table.write_tables(document, copy)

@@ -34,6 +34,7 @@ def celeba(root: Path) -> Path:
     "name",
     [
         "vae-digits",
+        "vae-numerals",
         "vae-mnist",
         "mmd-vae-mnist",
         "vae-celeba",
@@ -41,12 +42,15 @@ def celeba(root: Path) -> Path:
         "vae-faces",
         "beta-vae-sprites",
         "kl-vae-faces",
+        "vq-faces",
     ],
 )
 def test_a_shipped_configuration_trains(
     name: str, repo: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [*GRID] if name.startswith("kl") else ["--model.network.dim=4"]
+    options = {"kl": [*GRID], "vq": GRID[:2]}.get(name.split("-")[0], ["--model.network.dim=4"])
+    if "numerals" in name:
+        options = ["--model.network.hidden=[8]", "--data.n_test=60", "--data.n_valid=50"]
     if "mnist" in name:
         options += [f"--data.root={request.getfixturevalue('shared_data') / 'mnist'}"]
     elif "faces" in name:
@@ -59,7 +63,7 @@ def test_a_shipped_configuration_trains(
     assert main(arguments) == 0, capsys.readouterr().err
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert found["step"] == 2
-    expected = {"mnist": 10_000, "faces": 1_316, "digits": 297, "celeba": 5, "sprites": 50}
+    expected = {"mnist": 10_000, "faces": 1_316, "digits": 297, "celeba": 5, "sprites": 50, "numerals": 60}
     assert found["test"]["elbo"]["n"] == next(n for data, n in expected.items() if data in name)
 
 

@@ -343,7 +343,7 @@ def test_codes_that_are_no_real_vectors_are_refused(method: str, what: str, tmp_
 
 def test_one_dimension_is_a_mixture_s(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", "--model.z_dim=1")
-    with pytest.raises(UserError, match=r"flow: a coupling needs 2 dimensions.*; gmm takes any code"):
+    with pytest.raises(UserError, match=r"flow: a coupling needs 2 dimensions.*; gmm and flow_matching take any code"):
         run.fit_prior("flow")
     assert math.isfinite(run.fit_prior("gmm", components=2, write=False).numbers.nats)
 

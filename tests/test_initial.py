@@ -1,6 +1,7 @@
 """Weights that go to diffusers and come back, and trainings that begin with them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from test_grids import NETWORK, images
 from torch import Tensor, nn
 from trainings import everything
 
-from vaes import Experiment, code_statistics, diffusers_folder, encoding, initial, share
+from vaes import Experiment, code_statistics, diffusers_folder, encoding, files, initial, share
 from vaes.cli import main
 from vaes.data import to_float
-from vaes.errors import Stopped, UserError
+from vaes.errors import UserError
 from vaes.train.listeners import Listener
 
 LINEAR = {"kind": "laplace", "link": "identity"}
@@ -80,7 +81,8 @@ def test_a_folder_of_diffusers_is_begun_with(channels: int, quant_conv: bool, tm
     model = made.build_model((3, 16, 16))
     assert model.z_shape == (channels, 2, 2)
     notes = found.put_into(model, made.model)
-    assert len(notes) == 1
+    assert len(notes) == 2
+    assert "float16 there, and float32 here" in notes[1]
     equal(model, theirs, 2 * torch.rand(2, 3, 16, 16) - 1)
 
 
@@ -105,19 +107,44 @@ def test_a_run_begins_with_another_at_another_size_and_says_so(tmp_path: Path) -
         second.fit(tmp_path / "b", resume="latest", init=tmp_path / "first")
 
 
-def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_with_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["init", "resume"])
+@pytest.mark.parametrize("name", ["state.json", "config.yaml", "history.jsonl"])
+def test_wherever_its_beginning_is_cut_off_a_run_goes_on_with_the_weights_it_was_given(
+    name: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a kill does that comes when the file is to be written."""
     experiment().fit(tmp_path / "first", data=images(), device="cpu")
-    made = experiment(n_steps=3)
+    made = experiment(n_steps=5).replace({"train.ema": 0.9})
+    source: dict[str, Any] = {way: tmp_path / "first" / ("ckpt/step000002" if way == "resume" else "")}
 
-    class Broken(Listener):
-        def start(self, training: Any) -> None:
-            raise Stopped("stopped", 143)
+    class Killed(BaseException):
+        pass
 
-    with pytest.raises(Stopped):
-        made.fit(tmp_path / "b", data=images(), device="cpu", init=tmp_path / "first", callbacks=[Broken()])
-    made.fit(tmp_path / "b", data=images(), device="cpu", resume="latest")
-    made.fit(tmp_path / "c", data=images(), device="cpu", init=tmp_path / "first")
+    def write_text(path: Path, text: str, real: Any = files.write_text) -> None:
+        if path.name == name and path.is_relative_to(tmp_path / "b"):
+            raise Killed
+        real(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write_text", write_text)
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            made.fit(tmp_path / "b", data=images(), device="cpu", **source)
+    again: dict[str, Any] = source if name == "state.json" else {"resume": "latest"}
+    run = made.fit(tmp_path / "b", data=images(), device="cpu", **again)
+    whole = made.fit(tmp_path / "c", data=images(), device="cpu", **source)
     assert everything(tmp_path / "b")["weights"] == everything(tmp_path / "c")["weights"]
+    assert run.history.segments[0].get("init") == whole.history.segments[0].get("init")
+    assert (way == "init") == ("init" in run.history.segments[0])
+
+
+def test_weights_that_are_lost_are_not_drawn_anew(tmp_path: Path) -> None:
+    experiment().fit(tmp_path / "first", data=images(), device="cpu")
+    for way, source in (("init", tmp_path / "first"), ("resume", tmp_path / "first" / "ckpt" / "step000002")):
+        experiment().fit(tmp_path / way, data=images(), device="cpu", **{way: source})  # type: ignore[arg-type]
+        shutil.rmtree(tmp_path / way / "ckpt")
+        with pytest.raises(UserError, match="has no checkpoint of its own"):
+            experiment().fit(tmp_path / way, data=images(), device="cpu", resume="latest")
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
@@ -135,6 +162,25 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             begun.put_into(before, made.model)
         assert all(torch.equal(kept[name], tensor) for name, tensor in before.state_dict().items())
+
+
+def test_weights_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    run = experiment().fit(tmp_path / "run", data=images(), device="cpu")
+    (_, path), _ = share.export_diffusers(run.with_data(images()), tmp_path / "folder")
+    weights, _ = files.read_tensors(path)
+    name = "decoder.conv_in.weight"
+    old = {"decoder.mid_block.attentions.0.query.bias": weights["decoder.mid_block.attentions.0.to_q.bias"].clone()}
+    for change, message in (
+        ({name: torch.full_like(weights[name], torch.nan)}, f"not finite: {name}"),
+        ({name: weights[name].int()}, f"{name} is torch.int32"),
+        (old, "to_q.bias twice"),
+    ):
+        files.write_tensors(path, weights | change)
+        with pytest.raises(UserError, match=message):
+            initial.read_initial(tmp_path / "folder").put_into(run.model, run.experiment.model)
+    path.rename(path.with_suffix(".fp16.safetensors"))
+    with pytest.raises(UserError, match=r"there is diffusion_pytorch_model\.fp16\.safetensors"):
+        initial.read_initial(tmp_path / "folder")
 
 
 @pytest.mark.parametrize(

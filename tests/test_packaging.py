@@ -1,6 +1,7 @@
 """The wheel and the sdist, built, installed apart from the repository, and used as users do."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,24 @@ def test_it_works_outside_of_the_repository(python: Path, tmp_path: Path) -> Non
     run(vaes, "sample", "run", "--mode", "sample", "--n_samples", "4", cwd=tmp_path)
     assert list((tmp_path / "run" / "pictures").glob("*.png"))
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_the_version_is_the_tags(repo: Path, tmp_path: Path) -> None:
+    shutil.copy(repo / "pyproject.toml", tmp_path)
+    name = "-c user.name=n -c user.email=e@localhost"
+
+    def version(*commands: str) -> str:
+        for command in commands:
+            run("git", *command.split(), cwd=tmp_path)
+        return run(sys.executable, "-m", "setuptools_scm", cwd=tmp_path).strip()
+
+    assert version() == "0.1.0"  # no repository
+    (tmp_path / "PKG-INFO").write_text("Metadata-Version: 2.4\nName: vaes\nVersion: 7.1\n")
+    assert version() == "7.1"  # an sdist
+    (tmp_path / "PKG-INFO").unlink()
+    assert re.fullmatch(r"0\.1\.1\.dev1\+g\w+", version("init -q", "add pyproject.toml", f"{name} commit -qm one"))
+    assert version("tag v9.8.7") == "9.8.7"
+    assert version(f"{name} commit -qm two --allow-empty").startswith("9.8.8.dev1+g")
 
 
 PROGRAM = """

@@ -56,7 +56,7 @@ def terms(z_shape: tuple[int, ...]) -> dict[str, Any]:
     for name, kind in TERMS.items():
         torch.manual_seed(3)
         names = list(kind.__init__.__annotations__)  # type: ignore[misc]
-        if "find_features" in names or name in ("patch_critic",):
+        if "find_features" in names or name in ("patch_critic", "equivariance"):
             continue
         made = kind(*(wired[key] for key in wired if key in names))
         if made.needs <= gives:

@@ -61,4 +61,5 @@ def everything(run: Path) -> dict[str, object]:
         "lines": (run / "metrics.jsonl").read_text(),
         "metrics": (run / "metrics.json").read_text(),
         "pictures": {path.name: path.read_bytes() for path in (run / "samples").iterdir()},
+        "planes": {path.name: path.read_bytes() for path in (run / "plane").glob("*")},
     }

@@ -8,9 +8,13 @@ The names below are imported when they are first used, so that ``vaes --help`` n
 
 import importlib
 import logging
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("vaes")  # the tag's, as it was when this was installed
+except PackageNotFoundError:  # source that nobody installed
+    __version__ = "0+unknown"
 
 logging.getLogger("vaes").addHandler(logging.NullHandler())  # the library prints nothing; the commands show warnings
 
@@ -26,6 +30,7 @@ _HOMES = {
     "VAE": "vaes.model",
     "Weighting": "vaes.train.weighting",
     "fit": "vaes.train.loop",
+    "latents": "vaes.share.shards",
     "load": "vaes.share.hub",
     "load_weights": "vaes.weights",
     "register_network": "vaes.config.own",
@@ -43,6 +48,7 @@ __all__ = [
     "UserError",
     "Weighting",
     "fit",
+    "latents",
     "load",
     "load_weights",
     "register_network",
@@ -57,6 +63,7 @@ if TYPE_CHECKING:
     from vaes.objectives import Objective
     from vaes.run import Run
     from vaes.share.hub import load
+    from vaes.share.shards import latents
     from vaes.train import Settings
     from vaes.train.listeners import Listener
     from vaes.train.loop import fit

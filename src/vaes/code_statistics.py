@@ -45,11 +45,11 @@ class Statistics(NamedTuple):
 
     def normalise(self, z: Tensor) -> Tensor:
         """Codes (N, C, ...) -> the same, of mean 0 and variance 1 in every channel."""
-        return (z - self._column(self.mean, z)) / self._column(self.std, z)
+        return (z - _column(self.mean, z)) / _column(self.std, z)
 
-    @staticmethod
-    def _column(values: tuple[float, ...], z: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=z.dtype, device=z.device).reshape(-1, *[1] * (z.dim() - 2))
+    def normalise_logvar(self, logvar: Tensor) -> Tensor:
+        """Log-variances (N, C, ...) of codes -> those of the normalised ones."""
+        return logvar - 2 * _column(self.std, logvar).log()
 
     def write(self, folder: Path) -> Path:
         """Put them into a run folder; returns the path.
@@ -127,6 +127,10 @@ def measure(
         tuple(mean.tolist()), tuple(variance.sqrt().tolist()), mean.mean().item(), overall.sqrt().item(),
         len(images), weights, step,
     )  # fmt: skip
+
+
+def _column(values: tuple[float, ...], z: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=z.dtype, device=z.device).reshape(-1, *[1] * (z.dim() - 2))
 
 
 def _by_channel(codes: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from vaes import config as configuration
 from vaes import files, fitting
 from vaes.code_statistics import FILE as STATISTICS
+from vaes.command_parts import data_of, import_files, near, outlier_keys, outliers_of, sized
 from vaes.data import ImageSet
 from vaes.errors import Stopped, UserError
 from vaes.experiment import Experiment
@@ -57,7 +58,7 @@ def run_train(
     from vaes.train.runtime import Runtime, together
     from vaes.train.screen import Screen
 
-    _import(imports)
+    import_files(imports)
     with decoding(), together(), starting_point(resume, exp_dir, runtime := Runtime(device), init) as start:
         brought = start.raw or (None if start.initial is None else start.initial.raw)
         if path is not None:
@@ -117,14 +118,17 @@ def run_sample(
     from vaes.encoding import read_codes
     from vaes.view import Options, check, check_film, draw, draw_film
 
-    _import(imports)
-    given, codes, z, prior, form = (options.pop(name, None) for name in ("images", "codes", "z", "prior", "format"))
+    import_files(imports)
+    given, codes, z, prior, form, tile = (
+        options.pop(name, None) for name in ("images", "codes", "z", "prior", "format", "tile")
+    )
     chosen = Options(**options)
     check(chosen)
     if form not in (None, "png"):
         check_film(mode, form)
     expected = Experiment.read(config) if config is not None else None
     run = load(where, checkpoint=checkpoint, device=device, expected=expected).elsewhere(arguments)
+    run = run if tile is None else run.tiled(tile)
     if save_dir is None:
         files.refuse_links(run.folder, ["pictures"])
     if z is not None:
@@ -138,13 +142,12 @@ def run_sample(
         with decoding():
             images, reading = run.read_images(given)
         chosen = chosen._replace(whose="given")
-        for text in (reading.sentence, *reading.warnings):
-            note(text)
+        run = sized(run, images, reading)
     elif mode in ("reconstruct", "visualize_latent") or (mode == "interpolate" and chosen.between == "test"):
-        images = _data(run).test
+        images = data_of(run).test
     elif mode == "traverse" and chosen.traverse_dim is None and chosen.codes is None:
         try:
-            images = _data(run).test
+            images = data_of(run).test
         except UserError as error:
             note(f"note: the dimensions are not sorted by their KL: {error}")
     if mode == "sample" or (images is None and chosen.codes is None and mode in ("interpolate", "traverse")):
@@ -162,7 +165,7 @@ def run_sample(
         note(f"note: {remark}")
     n = len(drawn.paths) - 1
     singles = f"{n} picture{'s' * (n > 1)} and " if n else ""
-    say(f"{singles}{_near(drawn.paths[-1])} ({run.which})")
+    say(f"{singles}{near(drawn.paths[-1])} ({run.which})")
 
 
 def run_evaluate(
@@ -182,23 +185,23 @@ def run_evaluate(
     """Compute the metrics of a trained model."""
     from vaes.evaluate import report, runner
 
-    _import(imports)
+    import_files(imports)
     groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
     runner.check(groups, split, runner.Budget(**budget), seed)
-    own, of_outliers = _outlier_keys(arguments)
+    own, of_outliers = outlier_keys(arguments)
     run = load(where, checkpoint=checkpoint, device=device).elsewhere(own)
-    home = output or run.folder
     with decoding():
         _ = run.data
+    home = output or run.home
     found = run.evaluate(
         groups, split=split, seed=seed, features=features, prior=prior, output=home, progress=True,
-        outliers=_outliers(run, of_outliers) if of_outliers else None, budget=budget,
+        outliers=outliers_of(run, of_outliers) if of_outliers else None, budget=budget,
     )  # fmt: skip
-    _data(run)
+    data_of(run)
     say(report.table(found.groups))
     if bad := report.not_finite(found.groups):
         raise Stopped(f"error: {', '.join(bad)} came out as no finite number, and went to {report.FILE} as such", 1)
-    say(f"checkpoint: {run.which}\ndefinitions, seeds and all: {_near(home / report.FILE)}")
+    say(f"checkpoint: {run.which}\ndefinitions, seeds and all: {near(home / report.FILE)}")
 
 
 def _say_prior(run: Run, fitted: Fitted | None, asked: str | None) -> None:
@@ -222,19 +225,18 @@ def run_fit_prior(
     arguments: Sequence[str],
 ) -> None:
     """Fit a prior to the codes of a trained model."""
-    _import(imports)
+    import_files(imports)
     run = load(where, checkpoint=checkpoint, device=device).elsewhere(arguments)
     chosen = kind or FITTED.get(run.experiment.method, "gmm")
     fitting.check(run.model, chosen, options, run.folder)
-    _data(run)
+    data_of(run)
     found = run.fit_prior(chosen, seed=seed, n_images=n_images, progress=True, **options)
     n, path = found.numbers, fitting.file_of(run.folder, chosen)
     say(f"{found.words}: {n.codes:,} codes of {n.images:,} training images ({run.which})")
-    nats = f"{n.nats:.2f}" if found.prior.exact else f"at least {n.nats:.2f} (a bound)"
     gain = f"{n.nats - n.gaussian:+.2f} ± {1.96 * n.gain_stderr:.2f}"
     say(
-        f"codes of {n.held:,} images held out, in nats a code: {nats}; {found.simplest} {n.gaussian:.2f} ({gain}); the "
-        f"model's own prior {n.own:.2f}"
+        f"codes of {n.held:,} images held out, in nats a code: {found.nats}; {found.simplest} {n.gaussian:.2f} "
+        f"({gain}); the model's own prior {n.own:.2f}"
     )
     if n.nats < n.gaussian - 1.96 * n.gain_stderr and chosen == "autoregressive":
         note("note: frequencies explain indices held out better: more --steps, or more images, may serve better")
@@ -242,7 +244,7 @@ def run_fit_prior(
         note("note: one Gaussian explains codes held out better: --kind gmm with fewer --components may serve better")
     if _moved_on(run, where, checkpoint):
         note("note: the training went on meanwhile, and other weights would be taken now: fit again once it has ended")
-    say(f"{_near(path)}: sample and evaluate draw from it now, where --prior does not say otherwise")
+    say(f"{near(path)}: sample and evaluate draw from it now, where --prior does not say otherwise")
 
 
 def _moved_on(run: Run, where: Path, checkpoint: str | None) -> bool:
@@ -264,29 +266,53 @@ def run_encode(
     batch_size: int,
     arguments: Sequence[str],
     normalise: bool = False,
+    shard: int | None = None,
+    tile: int | None = None,
 ) -> None:
-    """Write a row of codes and numbers for each image."""
+    """Write a row of codes and numbers for each image, or shards of codes into a folder."""
     from vaes import encoding
 
-    _import(imports)
-    if (split is None) == (not paths):
+    import_files(imports)
+    table = output.suffix.lower() in (".csv", ".parquet", ".npz")
+    if (split is not None and paths) or (table and split is None and not paths):
         raise UserError("give either PATHs of images or --split train, valid or test")
-    encoding.check_output(output)
+    if table:
+        encoding.check_output(output)
     run = load(where, checkpoint=checkpoint, device=device).elsewhere(arguments)
-    if split is not None:
-        images: ImageSet = getattr(_data(run), split)
-    else:
+    run = run if tile is None else run.tiled(tile)
+    if paths:
         with decoding():
             images, reading = run.read_images(paths)
-        for text in (reading.sentence, *reading.warnings):
-            note(text)
+        run, sets = sized(run, images, reading), {"given": images}
+    else:
+        splits = data_of(run)
+        sets = {name: getattr(splits, name) for name in (("train", "valid", "test") if split is None else (split,))}
     found = run.code_statistics(batch_size=batch_size, progress=True) if normalise else None
+    if not table:
+        _write_shards(run, {name: x for name, x in sets.items() if len(x)}, output, found, shard, batch_size)
+        return
+    (images,) = sets.values()
     codes = run.encode(images, batch_size=batch_size, progress=True)
     encoding.write(codes if found is None else encoding.normalised(codes, run.model, found.mean, found.std), output)
     say(f"{len(codes.path):,} rows of {run.model.z_dim} dimensions: {escape(output)} ({run.which})")
     say("\n".join(f"  {name:<12} {meaning}" for name, meaning in encoding.MEANING.items()))
     if found is not None:
-        say(f"z and logvar are of codes normalised by the means and spreads in {_near(run.folder / STATISTICS)}")
+        say(f"z and logvar are of codes normalised by the means and spreads in {near(run.folder / STATISTICS)}")
+
+
+def _write_shards(run: Run, sets: Any, output: Path, found: Any, shard: int | None, batch_size: int) -> None:
+    from vaes import share
+
+    done = share.write_latents(run, sets, output, statistics=found, shard=shard, batch_size=batch_size, progress=True)
+    counts = ", ".join(f"{len(x):,} {name}" for name, x in sets.items())
+    if done.kept:
+        note(f"{done.kept} of {done.shards} shards were there already")
+    shape = "x".join(map(str, run.model.z_shape))
+    say(f"codes of {shape} of {counts} images in {done.shards} shards: {near(output)}/ ({run.which})")
+    if done.encoded:
+        say(f"{done.encoded:,} images in {done.seconds:.1f} s: {done.encoded / max(done.seconds, 1e-9):,.0f} images/s")
+    if found is not None:
+        say(f"mean and logvar are of codes normalised by the means and spreads in {near(run.folder / STATISTICS)}")
 
 
 def run_compare(
@@ -295,13 +321,15 @@ def run_compare(
     format: str = "table",
     checkpoint: str | None = None,
     imports: Sequence[Path] = (),
+    html: Path | None = None,
 ) -> None:
     """Put evaluated runs side by side."""
     from vaes import compare
 
-    _import(imports)
-    if save_dir is not None:
-        files.refuse_unwritable(save_dir)
+    import_files(imports)
+    for folder in (save_dir, html and html.parent):
+        if folder is not None:
+            files.refuse_unwritable(folder)
     swept = compare.trained(runs[0]) if len(runs) == 1 and checkpoint is None else None
     results = compare.read_runs(runs, checkpoint) if swept is None else swept
     columns = compare.pool(results)
@@ -309,6 +337,9 @@ def run_compare(
         note(f"warning: {line}")
     terminal = sys.stdout is not None and sys.stdout.isatty()
     say(compare.render(columns, format, width=shutil.get_terminal_size((120, 24)).columns, bold=terminal))
+    if html is not None:
+        compare.write_page(results, escape(runs[0].resolve().name) if len(runs) == 1 else f"{len(results)} runs", html)
+        note(str(html))
     if save_dir is None:
         return
     files.write_json(save_dir / "comparison.json", compare.document(columns))
@@ -340,7 +371,7 @@ def run_export(
     """Give away parts of a trained model."""
     from vaes import share
 
-    _import(imports)
+    import_files(imports)
     run = load(where, checkpoint=checkpoint)
     if output is None:
         files.refuse_links(run.folder, ["export", "diffusers"])
@@ -348,11 +379,11 @@ def run_export(
         paths, notes = share.export_diffusers(run, output or run.folder / "diffusers", progress=True)
         for text in notes:
             note(f"note: {text}")
-        say("\n".join(f"{_near(path)} ({path.stat().st_size / 1e6:.2f} MB, {run.which})" for path in paths))
+        say("\n".join(f"{near(path)} ({path.stat().st_size / 1e6:.2f} MB, {run.which})" for path in paths))
         return
     made = share.export_parts(run, to, parts, dtype)
     for path, one in zip(share.write(made, output or run.folder / "export", to), made, strict=True):
-        say(f"{_near(path)} ({len(one.content) / 1e6:.2f} MB, {run.which})")
+        say(f"{near(path)} ({len(one.content) / 1e6:.2f} MB, {run.which})")
         for sign, names in (("<-", one.inputs), ("->", one.outputs)):
             for name, meaning in names.items():
                 say(f"  {sign} {name:<7} {meaning}")
@@ -364,20 +395,27 @@ def run_push(where: Path, repo: str, checkpoint: str | None, imports: Sequence[P
     """Give a run away on the Hugging Face Hub."""
     from vaes import share
 
-    _import(imports)
+    import_files(imports)
     run = load(where, checkpoint=checkpoint)
     say(f"{share.push(run, repo, **options)} ({run.which})")
 
 
-def run_plot(folder: Path, output: Path | None = None, smooth: int = 1) -> None:
-    """Draw the curves of a training."""
-    from vaes.share import write_plot
-
+def run_plot(folder: Path, output: Path | None = None, smooth: int = 1, plane: bool = False) -> None:
+    """Draw the curves of a training, or the film of its latent plane."""
     if output is None:
         files.refuse_links(folder, ["pictures"])
-    path = output or folder / "pictures" / "curves.png"
-    write_plot(folder, path, smooth=smooth)
-    say(_near(path))
+    path = output or folder / "pictures" / ("plane.gif" if plane else "curves.png")
+    remarks: list[str] = []
+    if plane:
+        from vaes.view import write_forming
+
+        remarks = write_forming(folder, path)
+    else:
+        from vaes.share import write_plot
+
+        write_plot(folder, path, smooth=smooth)
+    for line in (near(path), *remarks):
+        say(line)
 
 
 def run_config(name: str | None) -> None:
@@ -401,42 +439,3 @@ def run_cache(empty: bool) -> None:
     found = cache.empty_cache() if empty else cache.cache_size()
     what = "freed from" if empty else "in"
     say(f"{found.bytes / 1e9:.2f} GB, {found.entries} decoded sets {what} {escape(found.folder)}")
-
-
-def _import(paths: Sequence[Path]) -> None:
-    for path in paths:
-        configuration.import_file(path)
-
-
-def _data(run: Run) -> Any:
-    """The run's data; what has changed in them is said."""
-    with decoding():
-        splits = run.data
-    for text in (*splits.report.warnings, *run.notes):
-        note(f"note: {text}")
-    return splits
-
-
-def _near(path: Path) -> str:
-    """A path as seen from where the user is."""
-    here = Path.cwd()
-    return escape(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _outliers(run: Run, arguments: Sequence[str]) -> ImageSet:
-    try:
-        return load(run.weights).elsewhere(arguments).experiment.build_data().test
-    except UserError as error:
-        raise UserError(f"--outliers, read as a data section: {error}") from None
-
-
-def _outlier_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split arguments into those of the run's own data and those of a second source, the latter spelt as the former."""
-    own: list[str] = []
-    other: list[str] = []
-    to = own
-    for word in arguments:
-        if word.startswith("--"):
-            to = other if word.startswith("--outliers.") else own
-        to.append(word.replace("--outliers.", "--data.", 1) if to is other else word)
-    return own, other

@@ -36,6 +36,7 @@ class Folder(NamedTuple):
     channels: tuple[int, int]  # of images that go in, and of what comes out
     weights: dict[str, Tensor]  # encoder.* and decoder.*, float32
     statistics: dict[str, Any]  # scaling_factor, shift_factor, latents_mean, latents_std as far as it has them
+    narrow: str = ""  # what the weights were before they became float32
 
 
 def to_diffusers(model: VAE, section: Mapping[str, Any], image_shape: tuple[int, ...]) -> dict[str, Any]:
@@ -120,9 +121,22 @@ def read_folder(folder: Path) -> Folder:
         found = _read(said)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: {error}") from None
-    weights, _ = files.read_tensors(folder / WEIGHTS)
-    weights = {_ours(name): tensor.float() for name, tensor in weights.items()}
-    return found._replace(weights=weights)
+    if not (folder / WEIGHTS).exists():
+        there = sorted(other.name for other in folder.glob("diffusion_pytorch_model*"))
+        raise UserError(
+            f"{folder / WEIGHTS}: there is no such file{f' (there is {there[0]})' if there else ''}; save the model "
+            "whole, as safetensors and without a variant"
+        )
+    given, _ = files.read_tensors(folder / WEIGHTS)
+    weights: dict[str, Tensor] = {}
+    for name, tensor in given.items():
+        if not tensor.is_floating_point():
+            raise UserError(f"{folder / WEIGHTS}: {name} is {tensor.dtype}, and weights are floating-point numbers")
+        if _ours(name) in weights:
+            raise UserError(f"{folder / WEIGHTS}: holds {_ours(name)} twice, {name} being a name of it too")
+        weights[_ours(name)] = tensor.float()
+    other = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in given.values()} - {"float32"})
+    return found._replace(weights=weights, narrow=" and ".join(other))
 
 
 def _read(said: Mapping[str, Any]) -> Folder:

@@ -50,6 +50,8 @@ MEANING = {
     "rate": "KL(q(z|x) || p(z)), nats; empty where the posterior is a point",
     "mse": "mean squared error of the reconstruction from the mean, per channel and pixel, pixels in [0, 1]",
     "score": "anomaly score, higher is odder: the share of the picture's own variance that the reconstruction misses",
+    "index0 ...": "of the words of a codebook, position after position (row after row of a grid), book after book; no "
+    "such columns where codes are not quantized",
 }
 """The columns of a table of codes, in their order; one row an image."""
 
@@ -69,6 +71,7 @@ class Codes(NamedTuple):
     rate: NDArray[np.float32]  # (N,) NaN where the posterior has no density
     mse: NDArray[np.float32]  # (N,) pixels in [0, 1]
     score: NDArray[np.float32]  # (N,)
+    indices: NDArray[np.int32] | None = None  # (N, P * Q) of words of a codebook; (N, 0) without
 
 
 def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256, progress: bool = False) -> Codes:
@@ -101,7 +104,7 @@ def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256
         raise UserError("there are no images to encode")
     like = next(model.parameters())
     draws = 2 if "log_q" in model.posterior.gives else 0
-    parts = []
+    parts, words = [], []
     with evaluation(model), tqdm(total=len(images), desc="encoding", unit="image", disable=not progress or None) as bar:
         refuse_other_shape(model, images)
         for index in torch.arange(len(images)).split(max(1, batch_size // (1 + draws))):
@@ -113,11 +116,15 @@ def encode(model: VAE, images: ImageSet, *, seed: int = 0, batch_size: int = 256
             parts.append(
                 _describe(model, centre, centre if noise is None else model.trace(x, model.posterior(h, noise)))
             )
+            if "indices" in centre.aux:
+                words.append(centre.aux["indices"].flatten(1).int().cpu().numpy())
             bar.update(len(index))
     paths = getattr(images.notes, "paths", None)
     names = np.array([str(i) for i in range(len(images))] if paths is None else list(paths), dtype=np.str_)
     columns: list[Any] = [None if c[0] is None else np.concatenate(c) for c in zip(*parts, strict=True)]
-    codes = Codes(names, _labels(images), *columns)
+    codes = Codes(names, _labels(images), *columns)._replace(
+        indices=np.concatenate(words) if words else np.empty((len(images), 0), np.int32)
+    )
     _refuse_non_finite(codes, bounded=draws > 0)
     return codes
 
@@ -232,7 +239,7 @@ def write(codes: Codes, path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); give another place") from None
 
 
-Table = dict[str, NDArray[np.str_] | NDArray[np.float32]]
+Table = dict[str, NDArray[np.str_] | NDArray[np.float32] | NDArray[np.int32]]
 
 
 def _columns(codes: Codes) -> Table:
@@ -240,7 +247,8 @@ def _columns(codes: Codes) -> Table:
     table |= {f"z{i}": column for i, column in enumerate(codes.mean.T)}
     if codes.logvar is not None:
         table |= {f"logvar{i}": column for i, column in enumerate(codes.logvar.T)}
-    return table | {name: getattr(codes, name) for name in ("elbo", "distortion", "rate", "mse", "score")}
+    table |= {name: getattr(codes, name) for name in ("elbo", "distortion", "rate", "mse", "score")}
+    return table if codes.indices is None else table | {f"index{i}": x for i, x in enumerate(codes.indices.T)}
 
 
 def _encodable(names: NDArray[np.str_]) -> NDArray[np.str_]:

@@ -3,6 +3,7 @@ of them."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vaes.run import Run
     from vaes.start import Start
     from vaes.train.listeners import Listener
+    from vaes.train.loop import Training
     from vaes.train.runtime import Runtime
 
 __all__ = ["Experiment", "Outcome", "Section", "refuse_difference"]
@@ -180,26 +182,54 @@ class Experiment:
     ) -> "Outcome":
         """What :meth:`fit` does, in each process of a launcher, without loading the run afterwards; ``read`` is what
         :meth:`build_data` gave before, for several trainings on one copy of the images."""
+        from vaes.train.runtime import together
+
+        with (
+            together(),
+            self.begun_in(
+                folder, data=data, resume=resume, device=device, init=init, callbacks=callbacks, read=read
+            ) as (training, listeners),
+        ):
+            metrics = training.run(listeners)
+            return Outcome(training.folder, metrics, training.runtime.is_main)
+
+    @contextmanager
+    def begun_in(
+        self,
+        folder: str | Path | None = None,
+        *,
+        data: Splits | None = None,
+        resume: "str | Path | Start | None" = None,
+        device: str = "auto",
+        init: str | Path | None = None,
+        callbacks: Sequence["Listener"] = (),
+        read: Splits | None = None,
+        notes: Sequence[str] = (),
+    ) -> Iterator[tuple["Training", list["Listener"]]]:
+        """The training of :meth:`train_in` before its first step, and what it is run with; ``notes`` go into the run's
+        history."""
         from vaes.start import Start, starting_point
-        from vaes.train.runtime import Runtime, together
+        from vaes.train.runtime import Runtime
 
-        with together():
-            runtime = Runtime(device, self.settings().precision)
-            if isinstance(resume, Start):
-                return self._train(resume, data, read, runtime, callbacks)
-            with starting_point(resume, None if folder is None else Path(folder), runtime, init) as start:
-                return self._train(start, data, read, runtime, callbacks)
+        runtime = Runtime(device, self.settings().precision)
+        with ExitStack() as opened:
+            if not isinstance(resume, Start):
+                begin = starting_point(resume, None if folder is None else Path(folder), runtime, init)
+                resume = opened.enter_context(begin)
+            yield opened.enter_context(self._begun(resume, data, read, runtime, callbacks, notes))
 
-    def _train(
+    @contextmanager
+    def _begun(
         self,
         start: "Start",
         data: Splits | None,
         read: Splits | None,
         runtime: "Runtime",
         callbacks: Sequence["Listener"],
-    ) -> "Outcome":
+        more: Sequence[str],
+    ) -> Iterator[tuple["Training", list["Listener"]]]:
         from vaes.start import FeatureNetworks, Provenance, reserved
-        from vaes.train.loop import fit
+        from vaes.train.loop import begun
 
         experiment = self if data is None else self.of_python()
         experiment._refuse_other_training(start)
@@ -208,14 +238,15 @@ class Experiment:
         else:
             splits = runtime.first(experiment.build_data) if read is None else read
         kept = experiment.replace({"data.changed": "refuse"})
-        model, notes = kept.build_model(splits.train.shape), []
+        model, notes = kept.build_model(splits.train.shape), [*more]
         if start.initial is not None:
-            notes = start.initial.put_into(model, kept.model)
+            notes += start.initial.put_into(model, kept.model)
         provenance = Provenance(kept, splits, start, accept=experiment.data["changed"] == "accept", notes=notes)
         networks = FeatureNetworks(splits, start, runtime)
         objective, weighting = configuration.build_objective(kept, model, splits.train.shape, find_features=networks)
-        with reserved(kept, start.folder, runtime) as folder:
-            metrics = fit(
+        with (
+            reserved(kept, start.folder, runtime) as folder,
+            begun(
                 objective,
                 weighting,
                 splits,
@@ -226,10 +257,11 @@ class Experiment:
                 config=kept.to_yaml(),
                 resume=start.saved,
                 within=start.within,
+                init=None if start.initial is None else start.initial.record,
                 runtime=runtime,
-                callbacks=[provenance, networks, *callbacks],
-            )
-        return Outcome(folder, metrics, runtime.is_main)
+            ) as training,
+        ):
+            yield training, [provenance, networks, *callbacks]
 
     def of_python(self) -> "Experiment":
         """The experiment on images that are given in Python: all keys of ``data`` but those of a source stay."""
@@ -286,8 +318,13 @@ class Outcome(NamedTuple):
     """Whether this is the first process of its launcher."""
 
 
+HELD = "model.network.gradient_checkpointing"
+"""What a training holds, and not what it computes."""
+
+
 def refuse_difference(given: Experiment, other: Experiment, sections: Sequence[str], what: str) -> None:
-    """Refuse an experiment whose sections differ from another's, but for where the images lie.
+    """Refuse an experiment whose sections differ from another's, but for where the images lie and what
+    changes no number.
 
     Raises:
         UserError: naming the first key that differs, and both values.
@@ -295,7 +332,7 @@ def refuse_difference(given: Experiment, other: Experiment, sections: Sequence[s
     ours, theirs = (_flat({name: e.to_dict()[name] for name in sections}) for e in (given, other))
     for key in sorted(ours.keys() | theirs.keys()):
         a, b = ours.get(key, "nothing"), theirs.get(key, "nothing")
-        if a != b and key not in {f"data.{name}" for name in WHERE}:
+        if a != b and key not in {*(f"data.{name}" for name in WHERE), HELD}:
             raise UserError(f"{what}: {key} is {a} in the configuration given and {b} in theirs")
 
 

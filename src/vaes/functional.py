@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d, conv2d
 __all__ = [
     "Kernel",
     "gaussian_kernel",
+    "haar",
     "imq_kernel",
     "kl_normal",
     "lerp",
@@ -44,6 +45,12 @@ Kernel = Callable[[Tensor, Tensor], Tensor]
 def to_float32(x: Tensor) -> Tensor:
     """Lift bfloat16 and float16 to float32 and leave wider types alone: a KL computed in bfloat16 has three digits."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def bounded_logvar(logvar: Tensor) -> Tensor:
+    """Log-variances kept within [-30, 20], where neither they nor their inverses overflow: those of latent diffusion's
+    autoencoder (Rombach et al., 2022, https://arxiv.org/abs/2112.10752, its code). What is beyond has no gradient."""
+    return logvar.clamp(-30.0, 20.0)
 
 
 def log_normal(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
@@ -261,6 +268,24 @@ def ms_ssim(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
         found = similar.flatten(2).mean(2).clamp_min(MS_SSIM_FLOOR) ** (weight / total) * found
     assert isinstance(found, Tensor)
     return found.mean(1)
+
+
+def haar(x: Tensor, levels: int) -> list[Tensor]:
+    """Images (..., H, W) -> the three bands of detail (3, ..., H / 2, W / 2) of each level, from fine to coarse, and
+    what is left, twice the mean of four pixels a level: an orthonormal transform where sides are even. An odd side is
+    made even by repeating its last row or column.
+
+    Haar, Zur Theorie der orthogonalen Funktionensysteme, 1910; Mallat, 1989.
+    """
+    found = []
+    for _ in range(levels):
+        x = torch.cat([x, x[..., -1:, :]], -2) if x.shape[-2] % 2 else x
+        x = torch.cat([x, x[..., :, -1:]], -1) if x.shape[-1] % 2 else x
+        top, bottom = x[..., ::2, :], x[..., 1::2, :]
+        a, b, c, d = top[..., ::2], top[..., 1::2], bottom[..., ::2], bottom[..., 1::2]
+        found.append(torch.stack([a - b + c - d, a + b - c - d, a - b - c + d]) / 2)
+        x = (a + b + c + d) / 2
+    return [*found, x]
 
 
 def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

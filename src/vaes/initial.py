@@ -13,7 +13,7 @@ from vaes.errors import UserError
 from vaes.model import VAE
 from vaes.weights import open_weights
 
-__all__ = ["Initial", "again", "read_initial"]
+__all__ = ["Initial", "read_initial"]
 
 NETWORKS = ("encoder.", "decoder.")
 """What must fit as a whole; what else a model has (a learned scale, a prior's parameters) may begin anew."""
@@ -28,6 +28,8 @@ class Initial(NamedTuple):
     weights: Mapping[str, Tensor]
     raw: dict[str, Any]
     """A configuration that they fit."""
+    narrow: str = ""
+    """What they were before they became float32."""
 
     @property
     def record(self) -> dict[str, str]:
@@ -41,6 +43,11 @@ class Initial(NamedTuple):
             UserError: encoder or decoder has other weights, naming them.
         """
         own = model.state_dict()
+        spoilt = sorted(name for name, tensor in self.weights.items() if not tensor.isfinite().all())
+        if spoilt:
+            raise UserError(
+                f"--init {self.path}: holds numbers that are not finite: {_some(spoilt)}; give other weights"
+            )
         wrong = [name for name, tensor in self.weights.items() if name in own and own[name].shape != tensor.shape]
         lacking, surplus = own.keys() - self.weights.keys(), self.weights.keys() - own.keys()
         faults = {
@@ -60,6 +67,8 @@ class Initial(NamedTuple):
                     own[name].copy_(tensor)
         anew = sorted(name for name in {*lacking, *wrong} if name in own)
         notes = [f"begins with the weights of {self.words} ({self.sha256[:8]})"]
+        if self.narrow:
+            notes.append(f"note: they are {self.narrow} there, and float32 here")
         if anew:
             notes.append(f"note: begins anew, since the weights lack it or have it in another shape: {_some(anew)}")
         if surplus:
@@ -90,31 +99,13 @@ def read_initial(path: Path) -> Initial:
             "likelihood": {"kind": "laplace", "link": "identity"},
         }
         raw = {"method": "kl_vae", "data": configuration.DEFAULTS["data"], "model": model}
-        return Initial(where, sha256, f"the diffusers folder {path}", found.weights, raw)
+        return Initial(where, sha256, f"the diffusers folder {path}", found.weights, raw, found.narrow)
     named, (tensors, metadata, sha256) = open_weights(path, None)
     if "config" not in metadata:
         raise UserError(f"--init {path}: carries no configuration; give a run, its checkpoint, or a diffusers folder")
     raw = configuration.of_weights(metadata, str(named.path))
     words = named.words or f"step {metadata.get('step')}"
     return Initial(where, sha256, f"{path}, {words}", tensors, raw)
-
-
-def again(lines: Sequence[Mapping[str, Any]]) -> Initial | None:
-    """The weights that a run, by its history, began with: for one that was stopped before its first checkpoint.
-
-    Raises:
-        UserError: they are gone, or others than they were.
-    """
-    record = next((line["init"] for line in lines if line.get("init")), None)
-    if record is None:
-        return None
-    found = read_initial(Path(record["path"]))
-    if found.sha256 != record["sha256"]:
-        raise UserError(
-            f"--resume: the run began with weights at {record['path']}, which are others now ({found.sha256[:8]} where "
-            f"they were {record['sha256'][:8]}); give a new run folder with -e"
-        )
-    return found
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaes import __version__, code_statistics, fitting
+from vaes import __version__, code_statistics, fitting, zoo
 from vaes import config as configuration
 from vaes.code_statistics import Statistics
 from vaes.config import DATA_OF_PYTHON
@@ -22,6 +22,7 @@ from vaes.fitting import Fitted
 from vaes.methods import FITTED
 from vaes.model import VAE, evaluation, refuse_device
 from vaes.randomness import drawn
+from vaes.sizes import Sized
 from vaes.start import data_notes, remember
 from vaes.train.checkpoint import refuse_misfit
 from vaes.train.folder import history
@@ -46,7 +47,7 @@ class History(NamedTuple):
     """The lines of passes over the validation images."""
 
 
-class Run:
+class Run(Sized):
     """A trained model and where it came from; made by :func:`load` and :meth:`vaes.Experiment.fit`.
 
     Images that it gives are floats in ``model.value_range``, (N, C, H, W), on the CPU; codes are (N, D).
@@ -74,10 +75,13 @@ class Run:
         sha256: str,
         image_shape: tuple[int, int, int],
     ) -> None:
-        self.experiment, self.model, self.step, self.which = experiment, model, step, which
-        self.asked, self.weights, self.sha256, self.image_shape = asked, weights, sha256, image_shape
+        super().__init__(model, image_shape)
+        self.experiment, self.step, self.which = experiment, step, which
+        self.asked, self.weights, self.sha256 = asked, weights, sha256
         in_run = weights.parent.parent.name == "ckpt"
         self.folder = weights.parent.parent.parent if in_run else weights.parent
+        if zoo.holds(weights):
+            self.folder = zoo.home(weights)
         self.notes: list[str] = []
         """What was found to have changed in the data, once they are read."""
         self._splits: Splits | None = None
@@ -158,6 +162,7 @@ class Run:
         accept = self.experiment.data["changed"] == "accept"
         self.notes = data_notes(self.folder, identify(splits), accept=accept)
         remember(self.folder, self.step, self.notes)
+        self._take_size(splits.train.shape[1:])
         return splits
 
     def elsewhere(self, changes: Sequence[str] | Mapping[str, Any]) -> "Run":
@@ -170,6 +175,9 @@ class Run:
         changed = e.replace(changes) if isinstance(changes, Mapping) else Experiment.of(e.to_dict(), changes)
         sections = ("seed", "method", "model", "objective", "train")
         refuse_difference(changed, e, sections, "only keys of data can be given")
+        size = changed.data.get("image_size")
+        if size is not None and size != e.data.get("image_size"):
+            self._take_size((size, size) if isinstance(size, int) else size)
         self.experiment, self._splits = changed, None
         return self
 
@@ -204,13 +212,14 @@ class Run:
         """Fit a prior to draws of q(z|x) of the training images. Likelihoods and bounds keep the model's own prior.
 
         Args:
-            kind: ``gmm``, ``flow`` or ``two_stage``, see :func:`vaes.fitting.fit`, or ``autoregressive``, see
-                :func:`vaes.fitting.fit_indices`; by default the method's, or gmm.
+            kind: ``gmm``, ``flow`` or ``two_stage``, see :func:`vaes.fitting.fit`, ``flow_matching``, see
+                :func:`vaes.fitting.fit_matching`, or ``autoregressive``, see :func:`vaes.fitting.fit_indices`; by
+                default the method's, or gmm.
             seed: of the choice of images, draws, first weights and batches.
             n_images: at most.
             write: store it beside the weights, where :meth:`sample` and :meth:`evaluate` find it.
             progress: show bars on a terminal.
-            options: of the kind, see :data:`vaes.fitting.KINDS`: components, steps, flow, width.
+            options: of the kind, see :data:`vaes.fitting.KINDS`: components, steps, flow, width, solver_steps.
 
         Raises:
             UserError: codes that cannot be fitted so, too few of them, or a folder that cannot be written.
@@ -218,20 +227,29 @@ class Run:
         chosen = kind or FITTED.get(self.experiment.method, "gmm")
         folder = self.folder if write else None
         fitting.check(self.model, chosen, options, folder)
+        normalised = chosen == "flow_matching" and (write or (self.folder / code_statistics.FILE).exists())
         return fitting.fit_to(
             self.model, self.data.train, chosen, options, folder=folder, seed=seed, most=n_images,
             weights=self.sha256, step=self.step, progress=progress,
+            statistics=self.code_statistics(progress=progress) if normalised else None,
         )  # fmt: skip
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Mean images of codes (N, Z...), or flattened, (N, D)."""
-        return self._batched(self.model.decode, self.model.shaped(z))
+    def decode(self, z: Tensor, *, tile: int | None = None) -> Tensor:
+        """Mean images of codes (N, Z...), or flattened, (N, D). Grids of other sides are images of other sides, which
+        may be decoded in squares of ``tile`` pixels, as by :meth:`tiled`.
+
+        Raises:
+            UserError: codes of another shape.
+        """
+        run = self.for_code(z)
+        there = (run if tile is None else run.tiled(tile)).model
+        return self._batched(there.decode, there.shaped(z))
 
     def reconstruct(self, images: Any = "test", *, n: int = 64) -> tuple[Tensor, Tensor]:
         """The first n images, and the mean images of their central codes. See :meth:`encode` for ``images``."""
         found = self.images(images)
         x = self._floats(found, torch.arange(min(n, len(found))))
-        return x, self._batched(self.model.reconstruct, x)
+        return x, self._batched(self.at(found.shape[1:]).model.reconstruct, x)
 
     def traverse(self, dim: int, *, n: int = 9, reach: float = 3.0, start: Tensor | None = None) -> Tensor:
         """Mean images along one dimension from -reach to reach, the others as in ``start`` (D,), by default 0. Codes
@@ -253,7 +271,9 @@ class Run:
             batch_size: images at a time.
             progress: show a bar on a terminal.
         """
-        return encode(self.model, self.images(images), seed=seed, batch_size=batch_size, progress=progress)
+        found = self.images(images)
+        model = self.at(found.shape[1:]).model
+        return encode(model, found, seed=seed, batch_size=batch_size, progress=progress)
 
     def code_statistics(self, *, batch_size: int = 256, progress: bool = False) -> Statistics:
         """Mean and spread of the codes of the training images, channel by channel: those in the run folder, or computed
@@ -264,6 +284,8 @@ class Run:
         """
         if (path := self.folder / code_statistics.FILE).exists():
             return code_statistics.read(path, self.sha256)
+        if self.words_of_size:
+            raise UserError(f"{self.words_of_size}; statistics are of the size in training: compute them there first")
         found = code_statistics.measure(
             self.model, self.data.train, weights=self.sha256, step=self.step, batch_size=batch_size, progress=progress
         )
@@ -274,7 +296,7 @@ class Run:
         """A set of what :meth:`encode` takes.
 
         Raises:
-            UserError: of another shape than the model's, or nothing that is known.
+            UserError: of a shape that the model does not take, or nothing that is known.
         """
         if isinstance(source, str) and source in ("train", "valid", "test"):
             found: ImageSet = getattr(self.data, source)
@@ -287,13 +309,15 @@ class Run:
             found = TensorSet(layout(tuple(x.shape), "images").images(x).contiguous())
         else:
             found, _ = self.read_images([source] if isinstance(source, str | Path) else source)
-        if found.shape != self.image_shape:
+        if found.shape[0] != self.image_shape[0]:
             raise UserError(f"images of {found.shape} where the model takes {self.image_shape}, both (C, H, W)")
+        self.at(found.shape[1:])
         return found
 
     def read_images(self, paths: Iterable[str | Path], *, skip_bad: bool = False) -> tuple[ImageSet, Reading]:
         """Image files, folders and archives, or one .npy or .npz, read as the run's own data were (``data.fit``, the
-        depth or the range of their values), and how that went."""
+        depth or the range of their values), and how that went. Pictures that are all of one size keep it where codes
+        are grids and the run's own data were not brought to a size (``data.image_size``)."""
         names = [Path(path) for path in paths]
         if len(names) == 1 and names[0].suffix.lower() in (".npy", ".npz"):
             data, given = self.experiment.data, ("image_size", "value_range")
@@ -302,7 +326,10 @@ class Run:
         segments = self.history.segments
         if "white" not in options and segments and isinstance(white := segments[-1].get("white"), int):
             options["white"] = white
-        return pictures(names, self.image_shape, **options, skip_bad=skip_bad)
+        own = len(self.model.z_shape) == 3 and self.experiment.data.get("image_size") is None
+        found, reading = pictures(names, self.image_shape, **options, skip_bad=skip_bad, own_size=own)
+        self.at(found.shape[1:])
+        return found, reading
 
     def evaluate(
         self,
@@ -328,7 +355,8 @@ class Run:
             prior: which fitted priors the quality of samples is measured under too, beside the model's own: a kind,
                 ``fitted`` (the last), ``own`` (none), or by default all that belong to these weights.
             outliers: images of another source.
-            output: the folder of ``evaluation.json``, by default the run folder.
+            output: the folder of ``evaluation.json``, by default the run folder, and for images of another size than in
+                training one below it.
             write: add them to it.
             progress: show bars on a terminal.
             budget: fields of :class:`vaes.evaluate.Budget`.
@@ -338,12 +366,12 @@ class Run:
         options = runner.Budget(**(budget or {}))
         groups = runner.DEFAULT_GROUPS if only is None else tuple(only)
         runner.check(groups, split, options, seed)
-        home = self.folder if output is None else output
+        splits = self.data
+        home = self.home if output is None else output
         if write:
             report.ready(home)
         of = (self.folder, self.sha256, self.model.z_shape)
         fitted = fitting.chosen(*of, prior) if "generation" in groups else ()
-        splits = self.data
         found = runner.evaluate_groups(
             self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,
             cache=home if write else None, outliers=outliers, progress=progress,
@@ -382,10 +410,10 @@ def load(
     device: str = "cpu",
     expected: Experiment | None = None,
 ) -> Run:
-    """Load a run from its folder, a checkpoint folder or a weights file. Nothing in it is executed.
+    """Load a run from its folder, a checkpoint folder or a weights file, or ``zoo:NAME``. Nothing in it is executed.
 
     Args:
-        path: any of the three.
+        path: any of them.
         checkpoint: of a run folder: ``best`` by validation loss, ``last``, or a step; by default the best where there
             was a validation.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -412,12 +440,6 @@ def load(
     refuse_misfit(model, tensors, str(weights))
     model.load_state_dict(tensors)
     return Run(
-        experiment,
-        model.to(target).eval(),
-        step=step,
-        which=named.words or f"step {step:,}",
-        asked=named.name or str(step),
-        weights=weights,
-        sha256=sha256,
-        image_shape=shape,
-    )
+        experiment, model.to(target).eval(), step=step, which=named.words or f"step {step:,}",
+        asked=named.name or str(step), weights=weights, sha256=sha256, image_shape=shape,
+    )  # fmt: skip

@@ -62,7 +62,7 @@ def starting_point(
     Raises:
         UserError: there is nothing to go on from or to begin with, or the run folder is taken.
     """
-    from vaes.initial import again, read_initial
+    from vaes.initial import read_initial
 
     if resume is None:
         if folder is not None:
@@ -75,7 +75,7 @@ def starting_point(
     if str(resume) == "latest":
         if folder is None:
             raise UserError("--resume latest: say which run with -e RUN")
-        if not (folder / "config.yaml").is_file():
+        if not (folder / "config.yaml").is_file() and not checkpoint.checkpoints(folder):
             raise UserError(f"--resume latest: {folder} is no run folder; without --resume a new one is made")
         home = folder
     else:
@@ -94,10 +94,22 @@ def starting_point(
     with locked(home) if runtime.is_main else contextlib.nullcontext():
         runtime.wait()  # the first holds the run before the others look
         if source is None and not checkpoint.checkpoints(home):  # stopped before its first checkpoint
-            yield Start(home, None, stored(home), True, home, again(history(home)))
+            _refuse_lost_weights(home)
+            yield Start(home, None, stored(home), True, home)
             return
         found = checkpoint.read(checkpoint.newest_folder(home) if source is None else source)
         yield Start(home, found, _raw(found, str(resume)), True, home)
+
+
+def _refuse_lost_weights(run: Path) -> None:
+    """Refuse to draw anew, without a checkpoint, what a run did not draw."""
+    first = next(iter(history(run)), {})
+    if first.get("init") or first.get("step"):
+        whose = first["init"]["path"] if first.get("init") else f"a checkpoint of step {first['step']}"
+        raise UserError(
+            f"--resume: {run} began with weights of {whose} and has no checkpoint of its own; begin with them again, "
+            "in a new run folder (-e)"
+        )
 
 
 def stored(run: Path) -> dict[str, Any]:
@@ -121,7 +133,9 @@ class Provenance(Listener):
     ) -> None:
         self._experiment, self._report = experiment, splits.report
         self._identity, self._notes = identify(splits), [*notes]
-        self._init = {} if start.initial is None else {"init": start.initial.record}
+        record = None if start.saved is None or not start.within else start.saved.metadata.get("init")
+        record = record if start.initial is None else start.initial.record
+        self._init = {} if record is None else {"init": record}
         if start.within and start.folder is not None:
             self._notes += data_notes(start.folder, self._identity, accept=accept)
 
@@ -159,7 +173,7 @@ class FeatureNetworks(Listener):
 
     def __init__(self, splits: Splits, start: Start, runtime: Runtime) -> None:
         self._splits, self._runtime, self._home = splits, runtime, start.home
-        self._found: Found | None = None
+        self._own: tuple[str, Found] | None = None
 
     def __call__(self, name: str) -> tuple[str, nn.Module]:
         """As :data:`vaes.objectives.terms.similarity.FindFeatures`.
@@ -168,20 +182,28 @@ class FeatureNetworks(Listener):
             ValueError: there are none of this name, or they cannot be trained on these images.
         """
         from vaes.evaluate.feature_maps import find_feature_maps  # takes a second to import, which few rows need
+        from vaes.evaluate.published_features import is_published, published
 
+        if self._own is not None and not is_published(name) and name != self._own[0]:
+            raise ValueError(f"features: {name} where another term has {self._own[0]}; a run holds one such network")
         try:
             with together():
-                self._found = self._runtime.from_first(lambda: find_feature_maps(name, self._splits, self._home))
+                if is_published(name):
+                    shape = self._splits.train.shape
+                    return tuple(self._runtime.first(lambda: published(name, shape)))  # its cache is shared
+                if self._own is None:
+                    found = self._runtime.from_first(lambda: find_feature_maps(name, self._splits, self._home))
+                    self._own = name, found
         except PartnerGone:
             raise
         except UserError as error:
             raise ValueError(f"features: {error}") from None
-        return self._found.name, self._found.maps
+        return self._own[1].name, self._own[1].maps
 
     def start(self, training: "Training") -> None:
         """Before the first step."""
-        if self._found is not None and training.runtime.is_main:
-            self._found.write(training.folder)
+        if self._own is not None and training.runtime.is_main:
+            self._own[1].write(training.folder)
 
 
 def data_notes(run: Path, identity: Identity, *, accept: bool) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from vaes import config as configuration
-from vaes import files
+from vaes import files, zoo
 from vaes.errors import UserError
 from vaes.experiment import Experiment
 from vaes.model import VAE
@@ -18,12 +18,13 @@ __all__ = ["experiment_of", "find_weights", "load_weights", "open_weights"]
 
 
 def find_weights(path: Path, checkpoint_name: str | None = None) -> Named:
-    """The weights file that a path stands for: itself, the one in a checkpoint folder, or one of a run folder's.
+    """The weights file that a path stands for: itself, the one in a checkpoint folder, one of a run folder's, or that
+    of ``zoo:NAME``.
 
     Raises:
         UserError: there is none.
     """
-    home = path.resolve() if path.exists() else path
+    home = zoo.find(path) or (path.resolve() if path.exists() else path)
     if home.is_file() or (home / checkpoint.MODEL).is_file():
         if checkpoint_name is not None:
             raise UserError(f"--checkpoint {checkpoint_name}: {path} is one checkpoint; give its run folder to choose")
@@ -42,7 +43,8 @@ def open_weights(path: Path, name: str | None) -> tuple[Named, tuple[dict[str, T
     for _ in range(20):
         found = find_weights(path, name)
         try:
-            return found, files.hold_tensors(found.path)
+            tensors, metadata, sha256 = files.hold_tensors(found.path)
+            return found, (zoo.whole(tensors) if zoo.holds(found.path) else tensors, metadata, sha256)
         except UserError:
             if found.path.exists():
                 raise

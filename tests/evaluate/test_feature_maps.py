@@ -101,7 +101,10 @@ def test_a_training_goes_on_with_its_own_features_or_not_at_all(
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ("vgg", "features: 'vgg' is none of auto, classifier, pretext, random, nor a .safetensors file"),
+        (
+            "vgg",
+            "features: 'vgg' is none of auto, classifier, pretext, random, lpips, timm:NAME, nor a .safetensors file",
+        ),
         ("classifier", "features: the images come without labels"),
         ("none.safetensors", "features: none.safetensors: there is no such weights file"),
     ],

@@ -6,7 +6,7 @@ from parts import small_vae
 from torch import Tensor, nn
 
 from vaes import evaluate, likelihoods, posteriors
-from vaes.data import Annotations, Splits, TensorSet, sprites, to_float
+from vaes.data import Annotations, Splits, TensorSet, sprites, to_float, to_uint8
 from vaes.errors import UserError
 from vaes.evaluate import Budget, Features, Metric, Skipped
 from vaes.evaluate.features import classifier_features
@@ -330,4 +330,19 @@ def test_samples_are_decoded_once_for_all_groups() -> None:
     only = ["generation", "predictive"]
     found = evaluate.evaluate(model, random_splits(), only=only, budget=BUDGET, features="pixels")
     assert {"fid", "edges_means_p", "edges_draws_p"} <= {one.name for one in found}
-    assert seen == 1 + 150  # the first is the check of the shape
+    reconstructed = 2 * 150  # for rFID: of the split, and of training images
+    assert seen == 1 + 150 + reconstructed  # the first is the check of the shape
+
+
+def test_rfid_is_of_reconstructions_of_as_many_images_of_either_split() -> None:
+    model, splits = model_of(size=8), random_splits(size=8)
+    features = Features("means", lambda images: images.float().unflatten(2, (4, 2)).mean((3, 4)).flatten(1))
+    found = named(evaluate.evaluate(model, splits, only=["generation"], budget=BUDGET, features=features))
+    for name, images in (("rfid", splits.test), ("rfid_train", splits.train)):
+        x = images.read(choose(images, 150, 0))
+        with torch.no_grad():
+            made = to_uint8(model.reconstruct(to_float(x, model.value_range)), model.value_range)
+        expected = evaluate.fid(features.extract(x), features.extract(made), features="means").value
+        assert found[name].value == pytest.approx(expected, rel=1e-5)
+        assert found[name].n == 150
+    assert found["rfid"].value != found["rfid_train"].value

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,13 +80,12 @@ def damaged(trained: Path, home: Path) -> Path:
     return copy
 
 
-@pytest.fixture(scope="session")
-def served(trained: Path, damaged: Path) -> Iterator[Served]:
-    """The run and its damaged copy, served by a thread."""
+@contextmanager
+def serving(sources: Sequence[Source]) -> Iterator[Served]:
+    """Runs served by a thread."""
     uvicorn = pytest.importorskip("uvicorn", reason="vaes[explore] is not installed")
     from vaes.explore.server import application, listen
 
-    sources = [Source(trained), Source(damaged)]
     sources[0].begin().join()
     app, token = application(sources)
     with listen("127.0.0.1", 0) as bound:
@@ -97,6 +97,13 @@ def served(trained: Path, damaged: Path) -> Iterator[Served]:
         yield Served(bound.getsockname()[1], token, sources)
         server.should_exit = True
         thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def served(trained: Path, damaged: Path) -> Iterator[Served]:
+    """The run and its damaged copy."""
+    with serving([Source(trained), Source(damaged)]) as found:
+        yield found
 
 
 def pixels(run: vaes.Run, code: Any) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The page in a real browser, over both back ends."""
 
+import base64
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from explore.conftest import HOSTILE, Served, pixels
+from explore.conftest import HOSTILE, Served, pixels, serving
+from PIL import Image
 
 import vaes
+from vaes.data import arrays
 from vaes.explore import assets, write_report
 from vaes.explore.source import Source
 
@@ -206,6 +210,83 @@ def test_a_report_without_a_decoder_shows_what_was_decoded(page: Any, trained: P
     assert page.locator(".walks canvas").count() == 22
 
 
+def test_a_checkpoint_is_chosen_and_the_address_keeps_it(served: Served, page: Any, trained: Path) -> None:
+    page.goto(f"{served.address}#z=0.5,-1")
+    shown(page, [0.5, -1])
+    offered = page.locator("[data-testid=checkpoint] option").evaluate_all("all => all.map(one => one.value)")
+    assert offered == ["", *map(str, served.sources[0].steps())]
+    step = next(step for step in offered[1:] if int(step) != vaes.load(trained).step)
+    page.get_by_test_id("checkpoint").select_option(step)
+    page.wait_for_function("s => document.querySelector('.facts')?.textContent.includes(`step ${s}`)", arg=step)
+    picture, code = shown(page, [0.5, -1])
+    assert same(picture, pixels(vaes.load(trained, checkpoint=step), code))
+    assert not same(picture, pixels(vaes.load(trained), code))
+    page.wait_for_function("s => location.hash.includes(`checkpoint=${s}`)", arg=step)
+    again = page.context.new_page()
+    again.goto(page.url)
+    assert np.array_equal(shown(again, [0.5, -1])[0], picture)
+    again.close()
+    page.goto(f"{served.address}#z=0.5,-1&checkpoint=7")  # is not there: said, and the run's own shown
+    page.reload()
+    page.wait_for_selector("text=there is no checkpoint of step 7")
+    assert same(shown(page, [0.5, -1])[0], pixels(vaes.load(trained), code))
+
+
+def panel(page: Any, at: int) -> np.ndarray:
+    """A panel of the plane that forms, as the page shows it."""
+    drawn = "at => document.querySelectorAll('[data-testid=forming] canvas')[at].toDataURL()"
+    content = base64.b64decode(page.evaluate(drawn, at).partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("L")).astype(int)
+
+
+def test_the_latent_plane_forms_step_by_step_and_the_address_keeps_the_step(
+    address: str, page: Any, trained: Path
+) -> None:
+    from vaes.view import planes, read_plane
+
+    steps = planes(trained)
+    page.goto(f"{address}#view=training&formed={steps[3]}")
+    at = page.get_by_test_id("forming-step")
+    at.filter(has_text=f"step {steps[3]}").wait_for()
+    # The mean of the tiles' panel is that of the tiles kept.
+    assert panel(page, 1).mean() == pytest.approx(read_plane(trained, steps[3]).tiles.float().mean().item(), abs=3)
+    before = panel(page, 0)
+    page.get_by_label("step of the latent plane").fill(str(len(steps) - 1))
+    at.filter(has_text=f"step {steps[-1]}").wait_for()
+    assert not np.array_equal(panel(page, 0), before)
+    page.wait_for_function("() => !location.hash.includes('formed')")
+    page.get_by_label("step of the latent plane").fill("1")
+    page.wait_for_function("s => location.hash.includes(`formed=${s}`)", arg=steps[1])
+    page.get_by_label("Play or pause the latent plane").click()
+    page.wait_for_function("s => Number(document.querySelector('[data-testid=forming-step]').dataset.step) > s", arg=1)
+    with page.expect_download() as kept:
+        page.locator("section").filter(has_text="The latent plane forming").get_by_role("button", name="PNG").click()
+    assert kept.value.suggested_filename.startswith("latent-plane-")
+
+
+def test_a_run_that_is_at_work_is_watched_until_its_folder_vanishes(page: Any, trained: Path, home: Path) -> None:
+    run = home / "at-work"
+    experiment = vaes.load(trained).experiment
+    experiment.fit(run)
+    drawn = """() => document.querySelector("[data-testid=curves] canvas")?.getAttribute("aria-label")"""
+    with serving([Source(run)]) as served:
+        page.goto(f"{served.address}#view=training")
+        page.get_by_test_id("forming-step").filter(has_text="step 60").wait_for()
+        first = page.evaluate(drawn)
+        longer = vaes.Experiment.of({**experiment.to_dict(), "train": {**experiment.train, "n_steps": 90}})
+        longer.fit(run, resume="latest")
+        page.wait_for_function(f"before => ({drawn})() !== before", arg=first)
+        page.get_by_test_id("forming-step").filter(has_text="step 90").wait_for()
+        newest = "() => [...document.querySelectorAll('[data-testid=checkpoint] option')].some(o => o.value === '90')"
+        page.wait_for_function(newest)
+        shutil.rmtree(run)
+        page.wait_for_function("() => document.querySelector('[data-testid=curves] .empty')")
+        assert page.get_by_test_id("forming-step").inner_text() == "step 90"
+        page.get_by_role("button", name="Map", exact=True).click()
+        shown(page)
+        assert page.locator(".banner.fault:visible").count() == 0
+
+
 def test_a_damaged_run_is_said_and_the_rest_works(served: Served, page: Any) -> None:
     page.goto(f"{served.address}#run=1")
     page.wait_for_selector(".banner.fault:visible")
@@ -235,3 +316,44 @@ def test_axe_finds_no_serious_fault(served: Served, page: Any) -> None:
             found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
             serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
             assert not serious, [(view, scheme, v["id"], v["nodes"][0]["html"][:200]) for v in serious]
+
+
+@NEEDS_RUNTIME
+def test_a_report_of_a_run_whose_codes_are_grids_decodes(page: Any, tmp_path: Path) -> None:
+    network = {"kind": "autoencoder_kl", "ch": 8, "ch_mult": [1, 2], "groups": 4}
+    train = {"n_steps": 2, "batch_size": 8, "eval_freq": 2, "sample_freq": 2, "save_freq": 2}
+    experiment = vaes.Experiment(model={"network": network, "z_channels": 2}, train=train)
+    images = np.random.default_rng(0).integers(0, 256, (48, 1, 8, 8), dtype=np.uint8)
+    run = experiment.fit(tmp_path / "run", data=arrays(images[:32], images[32:40]), device="cpu")
+    assert len(run.model.z_shape) == 3
+    write_report(Source(run.folder), tmp_path / "grid.html")
+    page.context.set_offline(True)
+    page.goto(f"file://{tmp_path / 'grid.html'}")
+    picture, code = shown(page)
+    assert same(picture, pixels(run, code))
+
+
+@pytest.mark.parametrize("static", [pytest.param(False, marks=NEEDS_RUNTIME), True])
+def test_one_report_holds_several_runs_each_with_its_own_decoder(
+    page: Any, trained: Path, home: Path, static: bool
+) -> None:
+    path = home / f"two-{static}.html"
+    steps = [str(step) for step in Source(trained).steps()[:2]]
+    write_report([Source(trained, checkpoint=step) for step in steps], path, static=static)
+    page.context.set_offline(True)
+    pictures = []
+    for number, step in enumerate(steps):
+        page.goto(f"file://{path}#run={number}&z=0.5,-1")
+        page.reload()
+        page.wait_for_function(
+            "() => document.querySelector('[data-testid=decoded]')?.dataset.code?.startsWith('[0.5,-1')"
+        )
+        found = page.locator(SHOWN).evaluate(READ)
+        picture = np.array(found["grey"]).reshape(found["height"], found["width"])
+        pictures.append(picture)
+        if not static:
+            assert same(picture, pixels(vaes.load(trained, checkpoint=step), found["code"]))
+    assert not np.array_equal(*pictures)
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_function("() => document.querySelectorAll('.compare article canvas').length === 2 * 11")
+    assert not page.locator(".compare .fault").count()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vaes.cli import main
-from vaes.explore import assets
+from vaes.explore import assets, report
 
 
 def test_explore_prints_its_address_on_a_line_and_ends_quietly(trained: Path) -> None:
@@ -65,3 +65,24 @@ def test_a_live_report_without_what_it_takes_says_what_to_do(
     assert "make page" in said
     assert "--static" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_where_the_report_lies_is_said_from_here_and_that_it_is_large(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "MOST", {True: 1000, False: 1000})
+    assert main(["report", str(trained), "-o", str(tmp_path / "there" / "a.html"), "--static"]) == 0
+    found = capsys.readouterr()
+    assert found.out.startswith("there/a.html (")
+    assert re.fullmatch(r"note: the file is \d\.\d MB, more than the 0 MB .* makes? it smaller\n", found.err)
+
+
+def test_the_report_of_several_runs_wants_a_name(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(trained), str(trained), "--static"]) == 2
+    assert "-o: missing" in capsys.readouterr().err
+    assert main(["report", str(trained), str(tmp_path / "gone"), "--static", "-o", str(tmp_path / "x.html")]) == 2
+    assert "gone" in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists()

@@ -1,4 +1,6 @@
+import io
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from explore.conftest import HOSTILE, Served, pixels
+from PIL import Image
 
 import vaes
 from vaes.errors import UserError
@@ -62,6 +65,26 @@ def test_what_is_shown_of_the_test_images_is_what_they_are(served: Served, train
     assert sorted(info["labels"]) == sorted(HOSTILE)
     value = [info["dims"]["value"][d] for d in info["dims"]["order"]]
     assert value == sorted(value, reverse=True)
+
+
+def test_a_latent_plane_is_what_the_training_kept(served: Served, trained: Path) -> None:
+    from vaes.view import planes, read_plane
+
+    info = json.loads(served.api("0/info")[1])
+    assert info["planes"] == planes(trained)
+    assert info["units"]["elbo"] == "nats per image"
+    assert info["units"]["lr"] == ""
+    step = info["planes"][2]
+    arrays, said = unpack(served.api(f"0/plane/{step}")[1])
+    kept = read_plane(trained, step)
+    sheet = np.asarray(Image.open(io.BytesIO(arrays["sheet"].tobytes())).convert("L")).astype(int)
+    tile = sheet[: kept.tiles.shape[2], kept.tiles.shape[3] : 2 * kept.tiles.shape[3]]
+    assert np.abs(tile - kept.tiles[1, 0].numpy()).mean() < 6  # pictures lose a little
+    assert np.array_equal(arrays["points"], kept.points.numpy())
+    assert said == {"limits": list(kept.limits), "names": list(kept.names), "normal": True}
+    status, body, _ = served.api("0/plane/59")
+    assert status == 422
+    assert "no latent plane was kept at step 59" in json.loads(body)["error"]
 
 
 def test_neighbours_are_the_nearest_of_all_training_images(served: Served, trained: Path) -> None:
@@ -158,8 +181,6 @@ def test_of_a_damaged_run_all_is_shown_that_is_left(served: Served) -> None:
 
 
 def test_a_run_goes_on_decoding_when_its_folder_and_its_data_vanish(trained: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(trained, tmp_path / "run")
     source = Source(tmp_path / "run", changes=("--data.root", str(tmp_path / "gone")))
     source.begin().join()
@@ -175,9 +196,34 @@ def test_a_run_goes_on_decoding_when_its_folder_and_its_data_vanish(trained: Pat
     assert source.run is not None
 
 
-def test_newer_weights_take_the_place_of_older_ones(trained: Path, tmp_path: Path) -> None:
-    import shutil
+def test_checkpoints_are_looked_at_side_by_side(served: Served, trained: Path) -> None:
+    z = np.array([0.3, -0.7], np.float32)
+    for step in map(str, served.sources[0].steps()):
+        status, body, _ = served.api(f"0/decode?checkpoint={step}", z.tobytes())
+        assert status == 200
+        assert np.array_equal(np.frombuffer(body, np.uint8), pixels(vaes.load(trained, checkpoint=step), z).ravel())
+    for wrong in ("7", "..", "best", "9" * 30):
+        status, body, _ = served.api(f"0/info?checkpoint={wrong}")
+        assert (status, b"checkpoint" in body) == (422, True)
 
+
+def test_a_damaged_checkpoint_stops_none_of_the_others(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    own = Source(trained)
+    step = next(step for step in own.steps() if own.run is None or step != own.run.step)
+    weights = tmp_path / "run" / "ckpt" / f"step{step:06d}" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    source = Source(tmp_path / "run")
+    other = source.at(step)
+    assert source.run is not None
+    assert other.run is None
+    assert f"step{step:06d}" in str(other.error)
+    assert other.info()["checkpoints"] == source.steps() == own.steps()
+    assert other.info()["curves"]
+    source.close()
+
+
+def test_newer_weights_take_the_place_of_older_ones(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     source = Source(tmp_path / "run", checkpoint="last")
     before = source.run

@@ -24,7 +24,8 @@ def critics() -> list[Term]:
     small = {"width": 8, "depth": 2}
     gan = ImageCritic((1, 8, 8), gamma=0.1, width=2)
     patches = [PatchCritic((1, 8, 8), loss=loss, width=2) for loss in ("hinge", "logistic")]  # type: ignore[arg-type]
-    return [TotalCorrelationCritic((3,), **small), PriorCritic((3,), **small), gan, *patches]  # type: ignore[arg-type]
+    whole = PatchCritic((1, 8, 8), network="unet", width=2, lecam=0.3).eval()  # training moves its running means
+    return [TotalCorrelationCritic((3,), **small), PriorCritic((3,), **small), gan, *patches, whole]  # type: ignore[arg-type]
 
 
 def told(term: Term, made: Objective, trace: Trace, eps: Noise) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,6 +40,13 @@ def told(term: Term, made: Objective, trace: Trace, eps: Noise) -> tuple[torch.T
     if isinstance(term, PatchCritic):
         made_up = made.model.decode(z)
         real, fake, fooled = critic(trace.x), critic(made_up.detach()), critic(made_up)
+        if isinstance(real, tuple):  # the running means are 0 yet
+            wrong = [
+                0.5 * ((1 - r).clamp_min(0).mean() + (1 + f).clamp_min(0).mean())
+                for r, f in zip(real, fake, strict=True)
+            ]
+            sure = [r.square().mean() + f.square().mean() for r, f in zip(real, fake, strict=True)]
+            return -sum(f.mean() for f in fooled), sum(wrong) + 0.3 * sum(sure)
         if term.loss == "hinge":
             return -fooled.mean(), 0.5 * ((1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean())
         return softplus(-fooled).mean(), 0.5 * (softplus(-real).mean() + softplus(fake).mean())
@@ -190,3 +198,80 @@ def test_a_critic_of_patches_learns_from_its_start_on() -> None:
         moved = [p.grad.abs().sum() > 0 for p in made.terms.parameters() if p.grad is not None]
         assert any(moved) == (step == 5)
         assert len(moved) == len(list(made.terms.parameters()))
+
+
+def test_the_running_means_of_lecam_are_those_of_the_paper() -> None:
+    term = PatchCritic((1, 8, 8), width=2, layers=1, lecam=0.5, start=1).double()
+    trace = small_vae().double()(randn(4, 1, 8, 8), randn(1, 4, 3), frozenset({"x_mean"}))
+    assert trace.x_mean is not None
+    plain = PatchCritic((1, 8, 8), width=2, layers=1).double()
+    plain.critic.load_state_dict(term.critic.state_dict())
+    term.critic_loss(trace, Drawn(randn(1)), Context({}, step=0))
+    assert not term.counted  # it does not learn yet
+    r = m = torch.zeros(())
+    for step in (1, 2, 3):
+        now = trace._replace(x=step * trace.x)
+        real, made = term.critic(now.x), term.critic(trace.x_mean[0])
+        r, m = (
+            mean if step == 1 else 0.99 * before + 0.01 * mean for mean, before in ((real.mean(), r), (made.mean(), m))
+        )
+        r, m = r.detach(), m.detach()
+        found = term.critic_loss(now, Drawn(randn(1)), Context({}, step=step))
+        sure = (real - m).square().mean() + (made - r).square().mean()
+        torch.testing.assert_close(found, plain.critic_loss(now, Drawn(randn(1)), Context({})) + 0.5 * sure)
+    before = term.averages.clone()
+    with torch.no_grad():
+        term.critic_loss(trace, Drawn(randn(1)), Context({}, step=9))
+    assert torch.equal(before, term.averages)
+
+
+@pytest.mark.parametrize("side", [8, 9, 13, 31, 64])
+def test_a_critic_of_pixels_judges_each_of_them_with_weights_of_norm_1(side: int) -> None:
+    term = PatchCritic((3, side, side + 5), network="unet", width=2, layers=4).double()
+    whole, pixels = term.critic(randn(2, 3, side, side + 5))
+    assert (whole.shape, pixels.shape) == ((2,), (2, side, side + 5))
+    assert bool(term.note) == (side < 32)
+    vae = small_vae((3, side, side + 5)).double()
+    trace = vae(randn(2, 3, side, side + 5), randn(1, 2, 3), frozenset({"x_mean"}))
+    for _ in range(100):  # each learning step is one power iteration more
+        term.critic_loss(trace, Drawn(randn(1)), Context({}))
+    for layer in (term.critic.stem, *term.critic.down, *term.critic.up, term.critic.image):
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("term", critics(), ids=lambda term: type(term.critic).__name__)
+def test_the_doubt_of_a_critic_that_cannot_tell_is_1(term: Term) -> None:
+    with torch.no_grad():
+        for p in term.parameters():
+            p.zero_()
+        if isinstance(term, PatchCritic) and term.lecam:
+            term.averages.fill_(3.0)  # which is no matter of telling
+    made, x, eps = objective(term)
+    found = made.contributions(x, eps, Context(WEIGHTS))
+    assert float(found.doubts["critic"]) == pytest.approx(1)
+    lecam = getattr(term, "lecam", 0)
+    assert float(found.critics["critic"].detach()) == pytest.approx(term.chance + lecam * 2 * (9 + 9) * bool(lecam))
+
+
+@pytest.mark.parametrize("term", critics(), ids=lambda term: type(term.critic).__name__)
+def test_contributions_add_up_to_the_loss(term: Term) -> None:
+    made, x, eps = objective(term)
+    out, found = made(x, eps, Context(WEIGHTS)), made.contributions(x, eps, Context(WEIGHTS))
+    torch.testing.assert_close(sum(found.parts.values()), out["loss"])
+    torch.testing.assert_close(found.critics["critic"], out["critic_loss"])
+
+
+@pytest.mark.parametrize("network", ["patch", "unet"])
+def test_half_precision_is_near_float32_and_finite(network: str) -> None:
+    torch.manual_seed(0)
+    term = PatchCritic((1, 16, 16), network=network, width=8, lecam=0.1).eval()  # type: ignore[arg-type]
+    made = Objective(small_vae((1, 16, 16), network="conv"), ELBO(), {"critic": term})
+    x, eps = torch.rand(4, 1, 16, 16), Noise(torch.randn(1, 4, 3), torch.randn(4, 3))
+    full = made(x, eps, Context(WEIGHTS))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = made(x, eps, Context(WEIGHTS))
+    sum(low[name] for name in made.losses).backward()  # type: ignore[union-attr]
+    for name, value in full.items():
+        assert low[name].dtype == torch.float32
+        torch.testing.assert_close(low[name], value, rtol=0.02, atol=0.02)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in made.parameters())

@@ -188,7 +188,7 @@ def test_a_network_that_cannot_be_traced_is_a_sentence() -> None:
 
 def test_without_the_packages_it_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"onnx and onnxscript and onnxruntime: pip install 'vaes\[export\]'"):
+    with pytest.raises(UserError, match=r"onnx and onnxscript and onnxruntime: pip install 'vaes\[onnx\]'"):
         share.export_onnx(small(), "decoder")
 
 

@@ -171,7 +171,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         ([*line, "--objective.beta", "1"], "error: --objective.beta: a value and a grid over objective.beta"),
         ([*line, "--jobs", "0"], "--jobs: 0; it must be at least 1"),
         ([*line, "--seeds", "0"], "--seeds: 0; it must be at least 1"),
-        ([*line, "--together", "auto"], "--together: unknown key"),
+        ([*line, "--together", "maybe"], "--together"),
         ([*line, "--address", "x"], "error: --address goes with --engine ray, not local"),
         ([*line, "--grid", "train.lrr=1"], "error: train.lrr: unknown key: did you mean lr?"),
     ):

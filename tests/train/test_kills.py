@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(("scene", "every", "least"), [("training", 17, 16), ("evaluation", 5, 8), ("sampling", 2, 4)])
+@pytest.mark.parametrize(
+    ("scene", "every", "least"), [("training", 17, 16), ("evaluation", 5, 8), ("sampling", 2, 4), ("encoding", 13, 4)]
+)
 def test_whatever_change_of_the_disk_a_process_is_killed_at_all_is_well_after(
     tmp_path: Path, repo: Path, scene: str, every: int, least: int
 ) -> None:

@@ -36,13 +36,24 @@ def finish(arguments: list[str], cwd: Path, status: int = 0) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("method", ["vae", "wae_gan", "aae", "vq_vae"])  # a critic or none, turns, words by counting
+TERM = "--objective.terms.patch_critic."
+UNET = [f"{TERM}weight=5", f"{TERM}network=unet", f"{TERM}lecam=0.1", f"{TERM}width=2", f"{TERM}layers=2"]
+
+
+@pytest.mark.parametrize(
+    "method", ["vae", "wae_gan", "aae", "vq_vae", "unet"]
+)  # a critic or none, turns, words, running means
 def test_two_processes_equal_one_on_the_same_global_batch(method: str, tmp_path: Path) -> None:
     # Without batch statistics: with them each process normalises by its own share. Adam, because orthogonalising a
     # gradient magnifies the rounding of its smallest directions.
     options = ["--model.network.norm=none", "--train.n_steps=6", "--train.accumulate=2", "--train.optimizer=adam"]
     # A critic's pull is small at the start, and Adam would magnify its rounding.
-    options += ["--method", method, *([] if method == "vae" else ["--train.eps=1e-3"])]
+    options += [
+        *(UNET if method == "unet" else ["--method", method]),
+        *([] if method == "vae" else ["--train.eps=1e-3"]),
+    ]
+    if method == "unet":  # whose running means follow micro-batches
+        options += ["--train.accumulate=1"]
     if method == "vq_vae":  # whose words follow micro-batches, and those are others with two processes
         options += ["--model.posterior.learn=ema", "--model.posterior.codes=32", "--train.accumulate=1"]
         options += ["--model.posterior.decay=0.5", "--model.posterior.restart=0.5"]
@@ -110,10 +121,16 @@ LONG = [
 
 @pytest.mark.parametrize(
     ("method", "option"),
-    [("vae", "optimizer=muon"), ("mmd_vae", "ema=0.9"), ("aae", "optimizer=adam"), ("iwae", "accumulate=2")],
+    [
+        ("vae", "optimizer=muon"),
+        ("mmd_vae", "ema=0.9"),
+        ("aae", "optimizer=adam"),
+        ("iwae", "accumulate=2"),
+        ("unet", "pulls_freq=7"),
+    ],
 )
 def test_a_training_killed_at_random_moments_ends_as_one_never_killed(tmp_path: Path, method: str, option: str) -> None:
-    options = [*LONG, f"--method={method}", f"--train.{option}", "--data.flip=true"]
+    options = [*LONG, *(UNET if method == "unet" else [f"--method={method}"]), f"--train.{option}", "--data.flip=true"]
     finish(command(tmp_path / "whole", *options), tmp_path)
     run, dice = tmp_path / "killed", random.Random(method)
     kills = 0

@@ -101,7 +101,7 @@ def test_modes_without_a_film_name_those_with_one(mode, capsys):
 
 def test_mp4_without_its_encoder_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"--format mp4 needs an encoder: pip install 'vaes\[film\]'"):
+    with pytest.raises(UserError, match=r"mp4 needs an encoder: pip install 'vaes\[film\]'"):
         check_film("traverse", "mp4")
     check_film("traverse", "gif")
 

@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before it is known what is wanted."""
 
-from vaes.cli.arguments import MODES, compare, encode, evaluate, fit_prior, main, sample, train
+from vaes.cli.arguments import MODES, compare, evaluate, fit_prior, main, sample, train
+from vaes.cli.encoding import encode
 from vaes.cli.guard import guarded
 from vaes.cli.listing import cache, config
 

@@ -27,7 +27,7 @@ from vaes.cli.parser import (
 from vaes.cli.sweeping import sweep, sweep_parser
 from vaes.errors import Stopped
 
-__all__ = ["MODES", "command", "compare", "encode", "evaluate", "fit_prior", "main", "sample", "train"]
+__all__ = ["MODES", "command", "compare", "evaluate", "fit_prior", "main", "sample", "train"]
 
 MODES = ("sample", "interpolate", "traverse", "reconstruct", "visualize_latent", "decode")
 
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> None:
+    from vaes.cli.encoding import encode
     from vaes.cli.listing import cache, config, methods
     from vaes.cli.looking import explore, report
     from vaes.cli.sharing import export, plot, push
@@ -107,10 +108,10 @@ def _in_a_line(parser: Parser) -> str:
 
 def _parsers() -> dict[str, Parser]:
     """The parsers of all commands, by what is typed to get them."""
-    from vaes.cli import listing, looking, sharing
+    from vaes.cli import encoding, listing, looking, sharing
 
     makers = (
-        _train_parser, sweep_parser, _sample, _fit_prior, _encode, _evaluate, _compare,
+        _train_parser, sweep_parser, _sample, _fit_prior, *encoding.PARSERS, _evaluate, _compare,
         *looking.PARSERS, *sharing.PARSERS, *listing.PARSERS,
     )  # fmt: skip
     return {parser.prog: parser for parser in (make() for make in makers)}
@@ -183,6 +184,8 @@ def train(arguments: Sequence[str], *, prog: str = "vaes train", methods: tuple[
 
 
 def _sample(prog: str = "vaes sample") -> Parser:
+    from vaes.cli import encoding
+
     parser = command(prog, sections=("data",), description="Draw pictures with a trained model.")
     of_a_run(parser, "?")
     parser.add_argument("--weights", type=path, help="the same as RUN")
@@ -232,6 +235,7 @@ def _sample(prog: str = "vaes sample") -> Parser:
     parser.add_argument(
         "--seconds", type=number(0.1, 60), default=4.0, help="of a film: how long, there and back (default: 4)"
     )
+    encoding.tile(parser)
     parser.add_argument("--singles", action="store_true", help="each picture in a file of its own too")
     parser.epilog = "Keys of the data section can be given too: --data.root elsewhere"
     return parser
@@ -239,7 +243,7 @@ def _sample(prog: str = "vaes sample") -> Parser:
 
 OPTIONS = (
     "n_samples", "seed", "batch_size", "n_interpolate", "n_traverse", "traverse_range", "traverse_dim", "path",
-    "between", "projection", "images", "codes", "z", "prior", "singles", "format", "fps", "seconds",
+    "between", "projection", "images", "codes", "z", "prior", "singles", "format", "fps", "seconds", "tile",
 )  # fmt: skip
 
 
@@ -295,57 +299,6 @@ def _fit_prior() -> Parser:
 def fit_prior(arguments: Sequence[str]) -> None:
     """``vaes fit-prior``."""
     fitting.fit_prior(_fit_prior().read(arguments))
-
-
-def _encode() -> Parser:
-    parser = command(
-        "vaes encode",
-        sections=("data",),
-        description="Codes and scores of images as a table, one row an image.",
-    )
-    of_a_run(parser)
-    parser.add_argument("paths", nargs="*", type=path, metavar="PATH", help="pictures, folders or archives of them")
-    parser.add_argument("--split", choices=("train", "valid", "test"), help="of the run's own images, in place of PATH")
-    parser.add_argument(
-        "-o", "--output", type=path, required=True, metavar="FILE", help="ends in .csv, .parquet or .npz"
-    )
-    parser.add_argument(
-        "--normalise",
-        action="store_true",
-        help="codes of mean 0 and variance 1 in each channel over the training images, as the run's statistics say",
-    )
-    parser.add_argument(
-        "--batch_size", type=whole(1, MOST_AT_A_TIME), default=256, help="images at a time (default: 256)"
-    )
-    return parser
-
-
-def encode(arguments: Sequence[str]) -> None:
-    """``vaes encode``."""
-    parser = _encode()
-    read = parser.read(arguments)
-    found = read.options
-    if bool(found.paths) == bool(found.split):
-        parser.error("give one of PATH and --split")
-    if found.output.suffix not in (".csv", ".parquet", ".npz"):
-        parser.error(f"--output {found.output}: must end in .csv, .parquet or .npz")
-    if rank():
-        return
-
-    from vaes.commands import run_encode  # torch starts here
-
-    run_encode(
-        found.run,
-        found.paths,
-        found.split,
-        found.output,
-        found.checkpoint,
-        found.device,
-        found.imports,
-        found.batch_size,
-        read.keys,
-        found.normalise,
-    )
 
 
 BUDGET = {
@@ -433,6 +386,7 @@ def _compare(prog: str = "vaes compare") -> Parser:
         "--checkpoint", metavar="best|last|STEP", type=checkpoint, help="of every run (default: see vaes evaluate)"
     )
     parser.add_argument("--save_dir", type=path, help="where comparison.json and the plot go (default: nowhere)")
+    parser.add_argument("--html", type=path, metavar="FILE", help="a page of the runs: parallel coordinates and slices")
     imports(parser)
     return parser
 
@@ -443,4 +397,4 @@ def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
 
     from vaes.commands import run_compare
 
-    run_compare(found.runs, found.save_dir, found.format, found.checkpoint, found.imports)
+    run_compare(found.runs, found.save_dir, found.format, found.checkpoint, found.imports, found.html)

@@ -5,12 +5,13 @@ from vaes.cli.parser import MOST_IMAGES, SEEDS, Parser, Read, of_a_run, whole
 
 __all__ = ["KINDS", "fit_prior", "options", "prior"]
 
-KINDS = ("gmm", "flow", "two_stage", "autoregressive")
+KINDS = ("gmm", "flow", "two_stage", "autoregressive", "flow_matching")
 
 EPILOG = (
     "gmm: a mixture of Gaussians by EM; flow: a normalizing flow by maximum likelihood; two_stage: a second VAE of the "
     "codes, whose density is known by a bound alone; autoregressive: a causal transformer over the indices of "
-    "quantized codes (of vq_vae and its kin). It goes to prior-KIND.safetensors beside the weights. Likelihoods and "
+    "quantized codes (of vq_vae and its kin); flow_matching: a network that carries noise to codes, grids (a U-Net) or "
+    "flat. It goes to prior-KIND.safetensors beside the weights. Likelihoods and "
     "bounds stay with the model's own prior. Keys of the data section can be given too: --data.root elsewhere"
 )
 
@@ -29,10 +30,14 @@ def options(parser: Parser) -> Parser:
     parser.add_argument(
         "--width",
         type=whole(1, 100_000),
-        help="of hidden layers (default: two_stage and maf 256, realnvp and autoregressive 128)",
+        help="of hidden layers (default: two_stage, maf and flow_matching of flat codes 256, realnvp and "
+        "autoregressive 128, flow_matching of grids 64)",
     )
     parser.add_argument(
-        "--steps", type=whole(1, 10_000_000), help="at most (default: 500 of EM, 5,000 of the optimiser)"
+        "--steps", type=whole(1, 10_000_000), help="at most (default: 500 of EM, 2,000 of flow_matching, else 5,000)"
+    )
+    parser.add_argument(
+        "--solver_steps", type=whole(1, 10_000), help="of flow_matching, in which noise is carried (default: 20)"
     )
     parser.add_argument(
         "--n_images",
@@ -53,7 +58,7 @@ def fit_prior(read: Read) -> None:
 
     from vaes.commands import run_fit_prior  # torch starts here
 
-    given = {name: getattr(found, name) for name in ("components", "flow", "width", "steps")}
+    given = {name: getattr(found, name) for name in ("components", "flow", "width", "steps", "solver_steps")}
     run_fit_prior(
         found.run,
         found.kind,

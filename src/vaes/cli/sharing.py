@@ -23,7 +23,7 @@ def _export() -> Parser:
         "--to",
         choices=(*ENDINGS, "diffusers"),
         required=True,
-        help="ONNX (needs vaes[export]), torch.export, or AutoencoderKL of diffusers",
+        help="ONNX (needs vaes[onnx]), torch.export, or AutoencoderKL of diffusers",
     )
     parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument(
@@ -72,23 +72,30 @@ def _plot() -> Parser:
     parser = command("vaes plot", description="The curves of a training as a picture, also of one that is at work.")
     parser.add_argument("run", type=path, metavar="RUN", help="a run folder")
     parser.add_argument(
-        "-o", "--output", type=path, metavar="FILE", help="ends in .png, .svg or .pdf (default: pictures/curves.png)"
-    )
+        "-o", "--output", type=path, metavar="FILE",
+        help="ends in .png, .svg or .pdf (default: pictures/curves.png), or a film's in .gif, .webp or .mp4",
+    )  # fmt: skip
     parser.add_argument(
         "--smooth", type=whole(1, 100_000), default=1, metavar="N", help="means of N training lines (default: 1, none)"
+    )
+    parser.add_argument(
+        "--plane", action="store_true", help="the film of the latent plane forming (default: pictures/plane.gif)"
     )
     return parser
 
 
 def plot(arguments: Sequence[str]) -> None:
     """``vaes plot``."""
-    found = _plot().read(arguments).options
+    parser = _plot()
+    found = parser.read(arguments).options
+    if found.plane and found.smooth > 1:
+        parser.error("--smooth: is of curves, and --plane makes a film; leave one of them out")
     if rank():
         return
 
     from vaes.commands import run_plot  # torch starts here
 
-    run_plot(found.run, found.output, found.smooth)
+    run_plot(found.run, found.output, found.smooth, found.plane)
 
 
 def _push() -> Parser:

@@ -20,8 +20,8 @@ def sweep_parser() -> Parser:
         sections=SECTIONS,
         description="Train many runs from one configuration: a grid of values, several seeds. The same command goes "
         "on where it was stopped, and trains only what is new.",
-        epilog="The section `sweep` of a configuration holds grid, seeds, jobs, engine, slurm and search (trials, "
-        f"ranges, maximise, prune) too. {KEYS}",
+        epilog="The section `sweep` of a configuration holds grid, seeds, jobs, together, engine, slurm and search "
+        f"(trials, ranges, maximise, prune) too. {KEYS}",
     )
     parser.add_argument("-c", "--config", metavar="NAME|FILE", help="a shipped configuration, or a YAML file")
     parser.add_argument("-e", "--exp_dir", type=path, help="the sweep's folder; each run is a folder in its runs/")
@@ -40,6 +40,13 @@ def sweep_parser() -> Parser:
         help="runs at a time (default: as many as there are cores, one thread each; one on an accelerator)",
     )
     parser.add_argument("--retry", action="store_true", help="train those that failed once more")
+    parser.add_argument(
+        "--together",
+        choices=("auto", "on", "off"),
+        help="train runs that share their shapes (seeds, coefficients, learning rates) by one stacked step, equal to "
+        "the same runs alone but for rounding; auto measures a few steps of both ways and says what it chose (default: "
+        "off)",
+    )
     parser.add_argument("--engine", choices=("local", "slurm", "ray"), help="what trains them (default: local)")
     parser.add_argument("--address", help="of a Ray cluster (default: a Ray of this machine alone)")
     parser.add_argument("--gpus", type=number(0, 64), metavar="N", help="of each run; for Ray a fraction too")

@@ -7,6 +7,7 @@ from vaes.compare.render import FORMATS, document, render
 from vaes.compare.rows import Row, rows
 from vaes.compare.runs import Result, read_runs, warnings
 from vaes.compare.trained import trained
+from vaes.compare.web import write_page
 
 __all__ = [
     "FORMATS",
@@ -27,6 +28,7 @@ __all__ = [
     "rows",
     "trained",
     "warnings",
+    "write_page",
 ]
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from vaes.compare.pool import Cell, Column, Difference, Key, difference
 from vaes.evaluate.report import shown
 
-__all__ = ["Row", "keys", "rows"]
+__all__ = ["Row", "better", "keys", "rows"]
 
 HIGHER = re.compile(
     r"elbo|elbo_median|iw_bound_k[0-9]+|ais_log_evidence|psnr|ssim|precision|recall|density|coverage|linear_probe|knn_probe"
@@ -62,9 +62,14 @@ def _row(columns: Sequence[Column], key: Key, every: Sequence[Key]) -> Row:
     cells = [column.cells.get(key) for column in columns]
     first = cells[0]
     differences = [None if first is None or cell is None else difference(first, cell) for cell in cells]
-    plain = key.name.partition("_fitted_")[0]
-    better = "↑" if HIGHER.fullmatch(plain) else "↓" if LOWER.fullmatch(plain) else ""
-    return Row(key, name, better, cells, [None, *differences[1:]], _best(cells, better))
+    way = better(key.name)
+    return Row(key, name, way, cells, [None, *differences[1:]], _best(cells, way))
+
+
+def better(name: str) -> str:
+    """An arrow the way in which a number is better; nothing where neither is."""
+    plain = name.partition("_fitted_")[0]
+    return "↑" if HIGHER.fullmatch(plain) else "↓" if LOWER.fullmatch(plain) else ""
 
 
 def _best(cells: Sequence[Cell | None], better: str) -> int | None:

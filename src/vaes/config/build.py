@@ -149,7 +149,10 @@ def build_objective(
 def _without_images(image_shape: tuple[int, int, int]) -> FindFeatures:
     def find(name: str) -> tuple[str, nn.Module]:
         from vaes.evaluate.feature_maps import untrained  # takes a second to import, which few rows need
+        from vaes.evaluate.published_features import is_published, published
 
+        if is_published(name):
+            return published(name, image_shape)
         return untrained(image_shape[0], name)
 
     return find

@@ -91,11 +91,13 @@ BOUNDS: dict[str, Callable[..., objectives.Bound]] = {
 }
 
 TERMS: dict[str, Callable[..., objectives.Term]] = {
+    "alignment": objectives.terms.Alignment,
     "capacity": objectives.terms.Capacity,
     "code_entropy": objectives.terms.CodeEntropy,
     "codebook": objectives.terms.Codebook,
     "commitment": objectives.terms.Commitment,
     "dip": objectives.terms.DIP,
+    "equivariance": objectives.terms.Equivariance,
     "free_bits": objectives.terms.FreeBits,
     "gradient_penalty": objectives.terms.GradientPenalty,
     "image_critic": objectives.terms.ImageCritic,
@@ -110,6 +112,7 @@ TERMS: dict[str, Callable[..., objectives.Term]] = {
     "sliced_wasserstein": objectives.terms.SlicedWasserstein,
     "total_correlation": objectives.terms.TotalCorrelation,
     "total_correlation_critic": objectives.terms.TotalCorrelationCritic,
+    "wavelet": objectives.terms.Wavelet,
 }
 
 SCHEDULES: Mapping[str, Callable[..., schedules.Schedule]] = {
@@ -137,6 +140,7 @@ SOURCES: Mapping[str, Callable[..., data.Splits]] = {
     "kmnist": data.kmnist,
     "mnist": data.mnist,
     "mpi3d": data.mpi3d,
+    "numerals": data.numerals,
     "omniglot": data.omniglot,
     "shapes3d": data.shapes3d,
     "smallnorb": data.smallnorb,

@@ -90,7 +90,8 @@ class Batches:
 class StreamBatches:
     """Batches of a stream, met as `Batches` are: each process takes its slice of a batch from its own part of it.
 
-    Steps are read in their order; `state` is that after the last one read, and `restore` goes on from it.
+    Steps are read in their order, the last one as often as it is asked for; `state` is that after it, and `restore`
+    goes on from it.
     """
 
     def __init__(
@@ -107,19 +108,22 @@ class StreamBatches:
         self._rank = rank
         self._taker = ThreadPoolExecutor(1)
         self._waiting: tuple[int, Future[tuple[Tensor, dict[str, Tensor]]]] | None = None
+        self._read: tuple[int, Tensor] | None = None
         self._state = self.reader.state()
         self._told = (0, 0)
 
     def read(self, step: int, flips: bool = False) -> Tensor:
         """This rank's images at `step`, (B / world, C, H, W) uint8 on `images.device`, as `Batches.read` gives them.
         Raises UserError where the stream ends, stalls or is damaged."""
-        if self._waiting is None:
-            self._waiting = self._begin(step)
-        if self._waiting[0] != step:
-            raise ValueError(f"step {step} where the stream stands at {self._waiting[0]}")
-        images, self._state = self._waiting[1].result()
-        self._waiting = self._begin(step + 1)
-        images = images.to(self.images.device, non_blocking=True)
+        if self._read is None or self._read[0] != step:
+            if self._waiting is None:
+                self._waiting = self._begin(step)
+            if self._waiting[0] != step:
+                raise ValueError(f"step {step} where the stream stands at {self._waiting[0]}")
+            images, self._state = self._waiting[1].result()
+            self._waiting = self._begin(step + 1)
+            self._read = step, images.to(self.images.device, non_blocking=True)
+        images = self._read[1]
         if self.images.redrawn is not None:
             positions = torch.arange(self.start, self.start + self.size, device=images.device)
             images = coin(images, positions, self._seed, Use.DYNAMIC, step)

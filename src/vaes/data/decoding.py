@@ -46,6 +46,8 @@ class Wanted(NamedTuple):
     box_of: tuple[int, int] | None = None
     asked: str = "data.image_size"
     """What the size comes from, as messages say it."""
+    own: bool = False
+    """Images that are all of one size keep it, whatever ``size`` is."""
 
 
 class Words(NamedTuple):
@@ -162,7 +164,9 @@ def _settle(files: Files, found: Survey, wanted: Wanted) -> tuple[Recipe, Shape,
     """What is the same for all images: channels, size and white; and the names of those of 16 bits."""
     headers = found.headers
     if wanted.box is None:
-        shape = settle(files.label, headers, wanted.size, wanted.fit, wanted.asked)
+        sizes = {header.size for header in headers.values()}
+        size = None if wanted.own and len(sizes) == 1 else wanted.size
+        shape = settle(files.label, headers, size, wanted.fit, wanted.asked)
     else:
         assert wanted.size is not None
         shape = Shape(wanted.size, True, (), ())

@@ -27,12 +27,14 @@ def pictures(
     fit: Fit = "refuse",
     white: int | None = None,
     skip_bad: bool = False,
+    own_size: bool = False,
 ) -> tuple[ImageSet, Reading]:
     """The pictures at `paths` (files, directories, zips, tars) as images of `shape` (C, H, W), in this order; those of
     a directory or an archive sorted by name.
 
     `notes.paths` are the paths as they were given, followed by the names inside; `fit`, `white` and `skip_bad` are
-    those of `folder`. What is decoded is cached. Raises UserError for a path that is missing or holds no picture.
+    those of `folder`; with `own_size` pictures that are all of one size keep it. What is decoded is
+    cached. Raises UserError for a path that is missing or holds no picture.
     """
     check_white(white)
     c, h, w = shape
@@ -42,7 +44,7 @@ def pictures(
         raise UserError("no pictures are given; name files, directories, zips or tars")
     channels: Channels = 1 if c == 1 else 3
     advice = "remove it, or give the others alone"
-    wanted = Wanted(channels, (h, w), fit, white, skip_bad, advice, asked="the model's images,")
+    wanted = Wanted(channels, (h, w), fit, white, skip_bad, advice, asked="the model's images,", own=own_size)
     with ExitStack() as stack:
         sources = [_open(Path(path)) for path in paths]
         for source in sources:
@@ -57,7 +59,7 @@ def pictures(
     info = decoded.info
     notes = Annotations(paths=tuple(info["kept"]), hashes=torch.tensor(info["hashes"], dtype=torch.int64))
     said, warned, found = decisions(info)
-    n = len(info["kept"])
+    n, (h, w) = len(info["kept"]), decoded.images.shape[2:]
     sentence = f"{n:,} image{'s' * (n != 1)} {h}x{w} {'grey' if c == 1 else 'colour'}"
     reading = Reading("; ".join([sentence, *said]), (*decoded.warnings, *warned), found)
     return image_set(decoded.images, notes), reading

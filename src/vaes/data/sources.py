@@ -20,6 +20,7 @@ from vaes.data.resize import resize, resizing
 from vaes.data.splits import Splits, report
 from vaes.data.sprite_grid import sprites
 from vaes.data.tar_shards import webdataset
+from vaes.data.typefaces import numerals
 from vaes.errors import UserError
 from vaes.randomness import Use
 
@@ -39,6 +40,7 @@ __all__ = [
     "kmnist",
     "mnist",
     "mpi3d",
+    "numerals",
     "omniglot",
     "shapes3d",
     "smallnorb",

@@ -1,16 +1,13 @@
 """Sprites drawn from known factors, on the device, when they are read."""
 
-import hashlib
 import math
 
 import torch
 from torch import Tensor
 
-from vaes.data.held_out import hold_out
-from vaes.data.images import Annotations, ImageSet
-from vaes.data.splits import Splits, report
+from vaes.data.drawn import DrawnSet, drawn_splits, mixed_radix
+from vaes.data.splits import Splits
 from vaes.errors import UserError
-from vaes.randomness import Use
 
 __all__ = ["FACTOR_NAMES", "FACTOR_SIZES", "SHAPES", "SpriteSet", "draw", "factors_of", "sprites"]
 
@@ -32,11 +29,7 @@ CHUNK = 2**14
 
 def factors_of(index: Tensor) -> Tensor:
     """The factors (..., 5) of the sprites numbered `index` (...): mixed radix, y fastest, as in dSprites."""
-    digits = []
-    for size in reversed(FACTOR_SIZES):
-        digits.append(index % size)
-        index = index // size
-    return torch.stack(digits[::-1], dim=-1)
+    return mixed_radix(index, FACTOR_SIZES)
 
 
 def draw(factors: Tensor, image_size: int = 64, antialias: bool = False) -> Tensor:
@@ -84,37 +77,24 @@ def _inside(u: Tensor, v: Tensor, shape: Tensor) -> Tensor:
     return torch.where(shape == 0, square, torch.where(shape == 1, ellipse, heart))
 
 
-class SpriteSet(ImageSet):
+class SpriteSet(DrawnSet):
     """Sprites (1, S, S), drawn when read; `rows` (M,) are their numbers in the grid of factors. Labels are the
     shapes."""
 
+    names, sizes, values = FACTOR_NAMES, FACTOR_SIZES, SHAPES
+
     def __init__(self, rows: Tensor, image_size: int = 64, antialias: bool = False) -> None:
-        factors = factors_of(rows.cpu())
-        notes = Annotations(factors[:, 0].contiguous(), SHAPES, factors, FACTOR_NAMES, FACTOR_SIZES)
-        super().__init__((1, image_size, image_size), rows.device, rows.device, notes)
-        self._rows = rows
+        super().__init__(rows, image_size)
         self._antialias = antialias
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def _draw(self, factors: Tensor) -> Tensor:
+        return draw(factors, self.shape[1], self._antialias)
 
-    def read(self, index: Tensor) -> Tensor:
-        """The sprites at `index` (B,) int64, as (B, 1, S, S) uint8 on the device."""
-        rows = self._rows[index.to(self.device, non_blocking=True)]
-        return draw(factors_of(rows), self.shape[1], self._antialias)
+    def _manner(self) -> str:
+        return f"sprites {self.shape[1]} {self._antialias}"
 
-    def definition(self) -> str:
-        """Which sprites, and how they are drawn."""
-        order = self._rows.cpu().sort().values.numpy().tobytes()
-        return f"sprites {self.shape[1]} {self._antialias} {hashlib.sha256(order).hexdigest()}"
-
-    def to(self, device: torch.device | str) -> "SpriteSet":
-        """The same sprites, drawn on `device`."""
-        return SpriteSet(self._rows.to(device), self.shape[1], self._antialias)
-
-    def subset(self, index: Tensor) -> "SpriteSet":
-        """The sprites at `index` (M,) int64 as a set."""
-        return SpriteSet(self._rows[index.to(self.device)], self.shape[1], self._antialias)
+    def _of(self, rows: Tensor) -> "SpriteSet":
+        return SpriteSet(rows, self.shape[1], self._antialias)
 
 
 def sprites(
@@ -148,8 +128,4 @@ def sprites(
     if not 8 <= image_size <= 1024:
         raise UserError(f"data.image_size: {image_size}; sprites are drawn with 8 to 1024 pixels a side")
     whole = SpriteSet(torch.arange(math.prod(FACTOR_SIZES)), image_size, antialias)
-    rest, test = hold_out(whole, n_test, seed, Use.TEST, "data.n_test")
-    train, valid = hold_out(rest, n_valid, seed, Use.VALID, "data.n_valid")
-    if n_train is not None and n_train != len(train):
-        train = hold_out(train, n_train, seed, Use.TRAIN, "data.n_train")[1]
-    return Splits(train, valid, test, report(train, valid, test, "held out by order; drawn when read"))
+    return drawn_splits(whole, n_train, n_valid, n_test, seed)

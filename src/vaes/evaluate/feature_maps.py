@@ -81,7 +81,9 @@ def find_feature_maps(
     """
     path = Path(name)
     if name not in KINDS and path.suffix != ".safetensors":
-        raise UserError(f"{name!r} is none of {', '.join(KINDS)}, nor a .safetensors file of such a network")
+        raise UserError(
+            f"{name!r} is none of {', '.join(KINDS)}, lpips, timm:NAME, nor a .safetensors file of such a network"
+        )
     channels = splits.train.shape[0]
     wanted = {"asked": name, "train": fingerprint(splits.train), "steps": steps, "seed": SEED}
     if run is not None and (found := known(run / FILE, channels, wanted)) is not None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaes.data import to_float
+from vaes.data import to_float, to_uint8
 from vaes.evaluate.annealed import annealed
 from vaes.evaluate.disentanglement import (
     disentanglement_metrics,
@@ -59,6 +59,7 @@ __all__ = ["GROUPS"]
 
 Found = list[Metric | Skipped]
 
+GFID = " (gFID, as papers on tokenizers call it)"
 MAX_VALUES = 2**25  # pixels that reconstructions are compared on: four float64 copies of them are a gigabyte
 MAX_TRAINING_BYTES = 2**28
 MAX_TRAINING_ROWS = 60_000
@@ -211,10 +212,27 @@ def _generation(job: Job) -> Found:
         return attempt("memorisation", lambda: _memorisation(job, samples, job.chosen))
 
     found = _sample_quality(job, job.samples.means) + of(job.samples.means)
+    found += attempt("rfid", lambda: _rfid(job, job.split)) + _rfid_train(job)
     for one in job.fitted:
         samples = job.samples_of(one).means
         found += _renamed([*_sample_quality(job, samples), *of(samples)], one)
     return found
+
+
+def _rfid(job: Job, split: str) -> Metric:
+    """FID of reconstructions, of as many images of the split evaluated or of the training split: the two part where a
+    model knows its training images better than others."""
+    own = split == job.split
+    index, codes = (job.index, job.codes) if own else job.training
+    real = job.features_of_chosen if own else job.features.extract(pixels(job.splits.train, index))
+    made = to_uint8(decode(job.model, codes.mean, job.budget.batch_size, job.progress), job.model.value_range)
+    found = fid(real, job.features.extract(made), features=job.features.name)
+    what = f"reconstructions of {len(index)} images of {split} and those images, mean images of central codes"
+    return found._replace(name="rfid" if own else "rfid_train", definition=f"{what}: {found.definition}")
+
+
+def _rfid_train(job: Job) -> Found:
+    return [] if job.split == "train" else attempt("rfid_train", lambda: _rfid(job, "train"))
 
 
 def _renamed(found: Found, fitted: Fitted) -> Found:
@@ -224,7 +242,10 @@ def _renamed(found: Found, fitted: Fitted) -> Found:
         if one.name not in ("fid_floor", "nearest_train_test"):
             name = f"{one.name}_fitted_{fitted.kind}"
             renamed.append(
-                one._replace(name=name, definition=f"samples from {fitted.words}: {one.definition}")
+                one._replace(
+                    name=name,
+                    definition=f"samples from {fitted.words}{GFID * (one.name == 'fid')}: {one.definition}",
+                )
                 if isinstance(one, Metric)
                 else one._replace(name=name)
             )

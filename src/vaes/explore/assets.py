@@ -28,6 +28,7 @@ def page() -> dict[str, str]:
     }
 
 
+@cache
 def bundled(first: str = "main.js") -> str:
     """The modules that the first one needs, itself last, as one module: their imports and exports are taken out, which
     works because no two of them declare the same name."""

@@ -62,7 +62,7 @@ def _refuse_nothing(path: Path) -> None:
 
 
 def run_report(
-    where: Path,
+    runs: Sequence[Path],
     output: Path | None,
     static: bool,
     checkpoint: str | None,
@@ -70,16 +70,29 @@ def run_report(
     imports: Sequence[Path],
     arguments: Sequence[str],
 ) -> None:
-    """Write the report of a run."""
+    """Write the report of a run, or of several in one file."""
     from vaes.explore.report import write_report
 
+    if len(runs) > 1 and output is None:
+        raise UserError("-o: missing; the report of several runs belongs to none of their folders, so name a file")
     for path in imports:
         configuration.import_file(path)
-    source = Source(where, checkpoint=checkpoint, device=device, changes=tuple(arguments))
-    if source.run is None:
-        raise UserError(source.error or f"{where}: no run")
-    path = output or source.folder / "report.html"
-    remarks = write_report(source, path, static=static)
-    for remark in remarks:
+    sources = [Source(path, checkpoint=checkpoint, device=device, changes=tuple(arguments)) for path in runs]
+    for source in sources:
+        if source.run is None:
+            raise UserError(source.error or f"{source.path}: no run")
+    path = output or sources[0].folder / "report.html"
+    for remark in write_report(sources, path, static=static):
         note(f"note: {remark}")
-    say(f"{escape(path)} ({path.stat().st_size / 1e6:.1f} MB, {source.run.which})")
+    which = "; ".join(
+        f"{escape(source.name)}: {source.run.which}" if len(sources) > 1 else source.run.which
+        for source in sources
+        if source.run is not None
+    )
+    say(f"{escape(_from_here(path))} ({path.stat().st_size / 1e6:.1f} MB, {which})")
+
+
+def _from_here(path: Path) -> Path:
+    """Relative to the working directory where it lies below it."""
+    whole, here = path.resolve(), Path.cwd()
+    return whole.relative_to(here) if whole.is_relative_to(here) else path

@@ -1,5 +1,6 @@
 """What a run's files tell, and what follows from it, in plain words."""
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -7,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vaes import files
 from vaes.encoding import Codes
 from vaes.errors import UserError
 from vaes.evaluate import report
 from vaes.run import Run
+from vaes.share import training_curves
 from vaes.train.folder import history
 from vaes.train.record import read_lines
+from vaes.view import grid, planes, read_plane
+from vaes.view.forming import TILES
 
-__all__ = ["curves", "diagnosis", "evaluated", "film", "frame", "segments", "tested"]
+__all__ = ["curves", "diagnosis", "evaluated", "film", "frame", "plane", "planes", "segments", "tested", "units"]
 
 MOST_POINTS = 2000
 """Of a curve: more are thinned out evenly, the last kept."""
@@ -39,6 +44,13 @@ def curves(folder: Path) -> dict[str, Any]:
         names = dict.fromkeys(name for row in rows for name, value in row.items() if name != "split")
         found[split] = {name: [_number(row.get(name)) for row in rows] for name in names}
     return {split: columns for split, columns in found.items() if columns}
+
+
+def units(folder: Path) -> dict[str, str]:
+    """The unit of each curve, "" where it has none."""
+    found = curves(folder)
+    names = dict.fromkeys(name for columns in found.values() for name in columns if name != "step")
+    return training_curves.units(folder, names, found.get("valid", {}))
 
 
 def _number(value: Any) -> float | None:
@@ -120,6 +132,24 @@ def frame(folder: Path, step: int) -> bytes:
     if not content.startswith(b"\x89PNG"):
         raise UserError(f"the picture of step {step:,} is damaged")
     return content
+
+
+def plane(folder: Path, step: int) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The latent plane as it was after a step: arrays, its tiles as one picture (WebP), and what is said of them.
+
+    Raises:
+        UserError: none was kept, or its file is damaged.
+    """
+    kept = read_plane(folder, step)
+    file = io.BytesIO()
+    grid(kept.tiles, TILES).save(file, "WEBP", quality=60, method=6)
+    arrays: dict[str, NDArray[Any]] = {
+        "points": kept.points.numpy(),
+        "sheet": np.frombuffer(file.getvalue(), np.uint8),
+    }
+    if kept.labels is not None:
+        arrays["labels"] = kept.labels.numpy().astype(np.int32)
+    return arrays, {"limits": list(kept.limits), "names": list(kept.names), "normal": kept.normal}
 
 
 # Diagnosis
@@ -251,10 +281,11 @@ def _aggregate(run: Run, codes: Codes | None) -> list[dict[str, str]]:
 
 def _holes(mean: np.ndarray, variance: np.ndarray) -> float:
     """The prior's mass where q(z) < p(z) / 10, in the plane, by 1,000 draws and 2,000 posteriors."""
-    z = np.random.default_rng(0).standard_normal((1000, 1, 2))
-    m, v = mean[None, :2000], variance[None, :2000]
-    log_q = (-0.5 * ((z - m) ** 2 / v + np.log(2 * np.pi * v))).sum(-1)
+    z = np.random.default_rng(0).standard_normal((1000, 2))
+    m, v = mean[:2000], variance[:2000]
+    # (z - m)^2 / v by its three terms, as products of matrices.
+    log_q = z**2 @ (-0.5 / v).T + z @ (m / v).T - 0.5 * (m**2 / v + np.log(2 * np.pi * v)).sum(1)
     most = log_q.max(1, keepdims=True)
     density = most[:, 0] + np.log(np.exp(log_q - most).mean(1))
-    log_p = (-0.5 * (z[:, 0] ** 2 + np.log(2 * np.pi))).sum(-1)
+    log_p = (-0.5 * (z**2 + np.log(2 * np.pi))).sum(-1)
     return float((density < log_p - np.log(10)).mean())

@@ -1,9 +1,10 @@
-"""A run as one HTML file: the page, what it shows, and the decoder itself, which runs without a network."""
+"""A run, or several, as one HTML file: the page, what it shows, and the decoders, which run without a network."""
 
 import base64
 import gzip
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +16,16 @@ from vaes import __version__, files
 from vaes.errors import UserError
 from vaes.explore import assets, numbers
 from vaes.explore.pack import pack
-from vaes.explore.source import Source
+from vaes.explore.source import Source, sentence
 from vaes.run import Run
 from vaes.view.plane import limits_of, plane_points
 
 __all__ = ["write_report"]
 
-LIVE, STATIC = 9_500_000, 1_900_000
+LIVE, STATIC = 9_850_000, 1_950_000
 """Bytes of the file that parts which can be left out (encoder, pictures of the training) may fill it to."""
+MOST = {False: 10_000_000, True: 2_000_000}
+"""Bytes above which it is said that the file is large, by whether it is static."""
 IMAGES = {False: (3_000_000, 2500), True: (900_000, 1000)}
 """Bytes of test images before they are compressed, and their number, at most; by whether the file is static."""
 MOST_SIDE = 24
@@ -37,47 +40,74 @@ POLICY = (
 )
 
 
-def write_report(source: Source, path: Path, *, static: bool = False) -> list[str]:
-    """Write the report of a run to one HTML file, whole or not at all; returns what there is to say about it.
+def write_report(source: Source | Sequence[Source], path: Path, *, static: bool = False) -> list[str]:
+    """Write the report of a run, or of several side by side, to one HTML file, whole or not at all; returns what there
+    is to say about it.
 
     Args:
-        source: the run.
+        source: the run, or the runs.
         path: the file.
-        static: without the decoder: what the plane and the dimensions decode to is stored as pictures.
+        static: without the decoders: what the plane and the dimensions decode to is stored as pictures.
 
     Raises:
-        UserError: there is no model, ONNX Runtime Web or vaes[export] is missing, or the file cannot be written.
+        UserError: there is no model, ONNX Runtime Web or vaes[onnx] is missing, or the file cannot be written.
     """
-    run = source.run
-    if run is None:
-        raise UserError(source.error or f"{source.path}: no model")
+    sources = [source] if isinstance(source, Source) else list(source)
+    for one in sources:
+        if one.run is None:
+            raise UserError(one.error or f"{one.path}: no model")
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a file")
     files.refuse_unwritable(path.parent)
     engine = None if static else assets.runtime()
     if not static and engine is None:
         raise assets.advice()
+    parts = {} if engine is None else {"runtime": _inlined(engine[0]), "wasm": _inlined(engine[1])}
+    most = STATIC if static else LIVE
+    room = (most - sum(map(len, parts.values())) - ROOM) // len(sources)
+    infos: list[dict[str, Any]] = []
     remarks: list[str] = []
-    parts: dict[str, bytes] = {}
-    if engine is not None:
-        parts |= {"runtime": _inlined(engine[0]), "wasm": _inlined(engine[1])}
-        parts["decoder"] = _inlined(_network(run, "decoder", remarks))
+    for number, one in enumerate(sources):
+        info, found, said = _run_in(one, room, static)
+        infos.append(info)
+        parts |= {f"{number}-{name}": content for name, content in found.items()}
+        remarks += [f"{one.name}: {remark}" if len(sources) > 1 else remark for remark in said]
+    text = _html(infos, parts)
+    if len(text) > MOST[static]:
+        smaller = "fewer runs make" if static else "--static (pictures instead of the decoder) makes"
+        remarks.append(
+            f"the file is {len(text) / 1e6:.1f} MB, more than the {MOST[static] / 1e6:.0f} MB that are aimed at; "
+            f"{smaller} it smaller"
+        )
+    files.write_atomic(path, lambda temporary: temporary.write_bytes(text))
+    return remarks
+
+
+def _run_in(source: Source, room: int, static: bool) -> tuple[dict[str, Any], dict[str, bytes], list[str]]:
+    """What the page shows of a run, the parts of the file that hold it, in ``room`` bytes where that can be, and what
+    there is to say."""
+    run = source.run
+    assert run is not None
+    remarks: list[str] = []
+    parts = {} if static else {"decoder": _inlined(_network(run, "decoder", remarks))}
     source.begin(_count(run, static)).join()
     if source.data_error:
         remarks.append(f"no test images are shown: {source.data_error}")
     info = source.info()
-    most, engines = STATIC if static else LIVE, sum(map(len, parts.values()))
+    held = sum(map(len, parts.values()))
     for share in (1.0, 0.5, 0.25, 0.1):  # how well pictures are compressed is not known before
         parts["arrays"] = _inlined(pack(_arrays(source, info, static, share)))
-        size = engines + len(parts["arrays"])
-        if size <= most - ROOM:
+        size = held + len(parts["arrays"])
+        if size <= room:
             break
-    if engine is not None:
-        size += _fit(run, "encoder", parts, most - size, remarks)
-    info["film"] = _film(source, info.get("film") or [], parts, most - size)
-    text = _html(info, parts)
-    files.write_atomic(path, lambda temporary: temporary.write_bytes(text))
-    return remarks
+    if not static:
+        size += _fit(run, "encoder", parts, room - size, remarks)
+    left = room - size
+    readers = {"planes": lambda step: _plane(source, step), "film": lambda step: numbers.frame(source.folder, step)}
+    for key, most in (("planes", left * 3 // 4), ("film", left)):
+        info[key], took = _kept(key, info.get(key) or [], readers[key], parts, min(most, left), remarks)
+        left -= took
+    return info, parts, remarks
 
 
 def _count(run: Run, static: bool) -> int:
@@ -116,20 +146,35 @@ def _fit(run: Run, part: str, parts: dict[str, bytes], room: int, remarks: list[
     return size
 
 
-def _film(source: Source, steps: list[int], parts: dict[str, bytes], room: int) -> list[int]:
-    """As many of the training's pictures as there is room for, evenly, the last one first."""
+def _plane(source: Source, step: int) -> bytes:
+    arrays, said = numbers.plane(source.folder, step)
+    return pack(arrays, **said)
+
+
+def _kept(
+    name: str,
+    steps: list[int],
+    read: Callable[[int], bytes],
+    parts: dict[str, bytes],
+    room: int,
+    remarks: list[str],
+) -> tuple[list[int], int]:
+    """Put as much of what was kept at steps of the training into the file as there is room for, evenly, the last first;
+    returns the steps, and the bytes that they take."""
     kept: list[int] = []
+    took = 0
     for step in _spread(steps):
         try:
-            content = _inlined(numbers.frame(source.folder, step))
-        except (UserError, OSError):
+            content = _inlined(read(step))
+        except (UserError, OSError) as error:
+            remarks.append(f"left out: {sentence(error)}")
             continue
-        if (size := len(content)) > room - ROOM:
+        if took + len(content) > room:
             break
-        parts[f"frame-{step}"] = content
+        parts[f"{name}-{step}"] = content
         kept.append(step)
-        room -= size
-    return sorted(kept)
+        took += len(content)
+    return sorted(kept), took
 
 
 def _spread(steps: list[int]) -> list[int]:
@@ -208,17 +253,17 @@ def _inlined(content: bytes) -> bytes:
     return base64.b64encode(gzip.compress(content, 9, mtime=0))
 
 
-def _html(info: dict[str, Any], parts: dict[str, bytes]) -> bytes:
+def _html(infos: Sequence[dict[str, Any]], parts: dict[str, bytes]) -> bytes:
     style, script = assets.page()["style.css"], assets.bundled()
-    said = json.dumps(files.finite({"version": __version__, "info": info}), allow_nan=False)
-    scripts = f"'sha256-{_digest(script)}'" + (" blob: 'wasm-unsafe-eval'" if "decoder" in parts else "")
+    said = json.dumps(files.finite({"version": __version__, "runs": list(infos)}), allow_nan=False)
+    scripts = f"'sha256-{_digest(script)}'" + (" blob: 'wasm-unsafe-eval'" if "runtime" in parts else "")
     policy = POLICY.format(scripts=scripts, style=_digest(style))
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{_escaped(info['name'])}: vaes report</title>\n<style>{style}</style>"
+        f"<title>{_escaped(', '.join(info['name'] for info in infos))}: vaes report</title>\n<style>{style}</style>"
     )
     # What the file holds stands in its head: the page fills the body anew.
     blocks = [_block("info", "application/json", _harmless(said).encode())]

@@ -5,6 +5,7 @@ it through the browser; nothing that comes in is ever a path.
 """
 
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Sequence
@@ -75,7 +76,9 @@ def application(sources: Sequence[Source], host: str = "127.0.0.1", token: str |
         Route("/api/{run:int}/progress", api.progress),
         Route("/api/{run:int}/columns", api.columns),
         Route("/api/{run:int}/images", api.images),
+        Route("/api/{run:int}/umap", api.umap),
         Route("/api/{run:int}/frame/{step:int}", api.frame),
+        Route("/api/{run:int}/plane/{step:int}", api.plane),
         Route("/api/{run:int}/decode", api.decode, methods=["POST"]),
         Route("/api/{run:int}/encode", api.encode, methods=["POST"]),
         Route("/api/{run:int}/neighbours", api.neighbours, methods=["POST"]),
@@ -156,17 +159,19 @@ class _Api:
         name = request.path_params["name"]
         if name not in assets.page():
             return JSONResponse({"error": "there is no such file"}, 404)
-        return Response(assets.page()[name], media_type=assets.TYPES[name.rpartition(".")[2]])
+        # All modules as one: a browser would ask for the others only once it has read those that need them.
+        content = assets.bundled() if name == "main.js" else assets.page()[name]
+        return Response(content, media_type=assets.TYPES[name.rpartition(".")[2]])
 
     async def runs(self, request: Request) -> Response:
         runs = [{"name": source.name, "error": source.error} for source in self._sources]
         return _json({"version": __version__, "runs": runs, "live": True})
 
     async def info(self, request: Request) -> Response:
-        return _json(await run_in_threadpool(self._source(request).info))
+        return _json(await run_in_threadpool((await self._source(request)).info))
 
     async def progress(self, request: Request) -> Response:
-        source = self._source(request)
+        source = await self._source(request)
 
         def look() -> dict[str, Any]:
             run = source.run
@@ -182,7 +187,11 @@ class _Api:
         return _json(await run_in_threadpool(look))
 
     async def columns(self, request: Request) -> Response:
-        return Response(pack(await run_in_threadpool(self._source(request).columns)), media_type=OCTETS)
+        return Response(pack(await run_in_threadpool((await self._source(request)).columns)), media_type=OCTETS)
+
+    async def umap(self, request: Request) -> Response:
+        arrays, said = await run_in_threadpool((await self._source(request)).umap)
+        return Response(pack(arrays, **said), media_type=OCTETS)
 
     async def images(self, request: Request) -> Response:
         text = request.query_params.get("at", "")
@@ -190,15 +199,21 @@ class _Api:
             at = [int(word) for word in text.split(",", MOST_CODES) if word]
         except ValueError:
             raise UserError("images are asked for by their numbers: at=0,1,2") from None
-        pixels = await run_in_threadpool(self._source(request).originals, at)
+        pixels = await run_in_threadpool((await self._source(request)).originals, at)
         return Response(pixels.tobytes(), media_type=OCTETS)
 
     async def frame(self, request: Request) -> Response:
-        content = await run_in_threadpool(numbers.frame, self._source(request).folder, request.path_params["step"])
+        source = await self._source(request)
+        content = await run_in_threadpool(numbers.frame, source.folder, request.path_params["step"])
         return Response(content, media_type="image/png")
 
+    async def plane(self, request: Request) -> Response:
+        source = await self._source(request)
+        arrays, said = await run_in_threadpool(numbers.plane, source.folder, request.path_params["step"])
+        return Response(pack(arrays, **said), media_type=OCTETS)
+
     async def decode(self, request: Request) -> Response:
-        source = self._source(request)
+        source = await self._source(request)
         size = 4 * (1 if source.run is None else source.run.model.z_dim)
         body = await _body(request, MOST_CODES * size)
         if len(body) % size:
@@ -207,11 +222,12 @@ class _Api:
         return Response((await run_in_threadpool(source.decode, z)).tobytes(), media_type=OCTETS)
 
     async def encode(self, request: Request) -> Response:
-        arrays, said = await run_in_threadpool(self._source(request).encode, await _body(request, MOST_BYTES))
+        source = await self._source(request)
+        arrays, said = await run_in_threadpool(source.encode, await _body(request, MOST_BYTES))
         return Response(pack(arrays, **said), media_type=OCTETS)
 
     async def neighbours(self, request: Request) -> Response:
-        source = self._source(request)
+        source = await self._source(request)
         shape = (1, 1, 1) if source.run is None else source.run.image_shape
         size = int(np.prod(shape))
         body = await _body(request, size)
@@ -221,7 +237,7 @@ class _Api:
         return Response(pack({"pixels": pixels}, **said), media_type=OCTETS)
 
     async def reload(self, request: Request) -> Response:
-        source = self._source(request)
+        source = await self._source(request)
 
         def again() -> dict[str, Any]:
             before = source.run
@@ -232,11 +248,16 @@ class _Api:
 
         return _json(await run_in_threadpool(again))
 
-    def _source(self, request: Request) -> Source:
-        number = request.path_params["run"]
+    async def _source(self, request: Request) -> Source:
+        """The run that is asked for, at the checkpoint that is (?checkpoint=STEP), else at its own."""
+        number, step = request.path_params["run"], request.query_params.get("checkpoint", "")
         if number >= len(self._sources):
             raise UserError("there is no such run")
-        return self._sources[number]
+        if not step:
+            return self._sources[number]
+        if not re.fullmatch("[0-9]{1,18}", step):
+            raise UserError("a checkpoint is asked for by its step: checkpoint=1000")
+        return await run_in_threadpool(self._sources[number].at, int(step))
 
 
 def _json(document: Any) -> JSONResponse:

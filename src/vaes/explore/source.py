@@ -18,7 +18,7 @@ from vaes.data.survey import reason
 from vaes.encoding import Codes, encode
 from vaes.errors import UserError
 from vaes.evaluate.disentanglement.information import discretize, mutual_information
-from vaes.explore import numbers
+from vaes.explore import embedding, numbers
 from vaes.model import evaluation
 from vaes.run import Run, load
 from vaes.train import checkpoint
@@ -40,6 +40,8 @@ MOST_TRAINING = 200_000
 PRIOR = 256
 """Draws from the prior that the page starts from; those of seed 0, as :meth:`vaes.Run.sample` makes them."""
 FIRST, CHUNK = 512, 2048
+KEPT = 3
+"""Checkpoints beside the run's own that stay in memory."""
 
 T = TypeVar("T")
 
@@ -85,9 +87,12 @@ class Source:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._others: dict[int, Source] = {}
+        self._choosing = threading.Lock()
         self.run: Run | None = None
         self.error: str | None = None
         self.data_error: str | None = None
+        self._embedding = embedding.Embedding()
         self.reload()
 
     @property
@@ -123,8 +128,32 @@ class Source:
         thread.start()
         return thread
 
+    def at(self, step: int) -> "Source":
+        """The same run at another of its checkpoints, which stays for whoever asks next.
+
+        Raises:
+            UserError: it has none of that step.
+        """
+        with self._choosing:
+            found = self._others.pop(step, None)
+            if found is None:
+                there = self.steps()
+                if step not in there:
+                    raise UserError(f"there is no checkpoint of step {step:,}; there are {', '.join(map(str, there))}")
+                found = Source(self.folder, checkpoint=str(step), device=self._device, changes=self._changes)
+                found.name = self.name
+                if self.run is not None and found.run is not None:
+                    found.run._splits = self.run._splits
+                found.begin()
+            self._others[step] = found  # the newest is the last that is let go
+            if len(self._others) > KEPT:
+                self._others.pop(next(iter(self._others))).close()
+            return found
+
     def close(self) -> None:
         """End the threads: a process that ends while torch computes in one aborts."""
+        for other in self._others.values():
+            other.close()
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -172,7 +201,7 @@ class Source:
     def info(self) -> dict[str, Any]:
         """All that the page shows in words and numbers; plain values, of which every text is foreign."""
         run, said = self.run, dict[str, Any](name=self.name, error=self.error, data_error=self.data_error)
-        said |= self._of_files()
+        said |= {**self._of_files(), "checkpoints": self.steps()}
         if run is None:
             return said
         e = run.experiment
@@ -186,6 +215,7 @@ class Source:
             "shape": list(run.image_shape),
             "range": list(run.model.value_range),
             "z_dim": run.model.z_dim,
+            "z_shape": list(run.model.z_shape),
             "support": run.model.prior.support,
             "prior": e.model["prior"]["kind"],
             "standard": e.model["prior"]["kind"] == "standard_normal",
@@ -210,6 +240,8 @@ class Source:
             "tested": lambda: numbers.tested(self.folder),
             "history": lambda: numbers.segments(self.folder),
             "film": lambda: numbers.film(self.folder),
+            "units": lambda: numbers.units(self.folder),
+            "planes": lambda: numbers.planes(self.folder),
         }
         said: dict[str, Any] = {}
         for name, read in wanted.items():
@@ -242,6 +274,7 @@ class Source:
             plane = project(mean, "pca", 0)
             assert plane.inverse is not None
             origin, axes = plane.inverse
+            said["umap"] = None if embedding.installed() else embedding.NEEDED
             said["plane"] = {"origin": origin.tolist(), "axes": axes.tolist(), "names": list(plane.names)}
         columns: dict[str, Tensor] = {}
         if images.factors is not None:
@@ -274,6 +307,18 @@ class Source:
         if images.factors is not None:
             found["factors"] = images.factors[index].numpy().astype(np.int32)
         return found
+
+    def umap(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The codes' places in a map by UMAP once all images are encoded, as :meth:`Embedding.look` tells them.
+
+        Raises:
+            UserError: umap-learn is missing, there are too few codes, or there is no model.
+        """
+        self._needed()
+        table = self.table
+        if table is None or len(table.at) != self._wanted:
+            return {}, {"seconds": 0}
+        return self._embedding.look(table.codes.mean)
 
     # What is asked
 
@@ -341,9 +386,10 @@ class Source:
         return images.read(at.to(images.index_device)).cpu().numpy(), said
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints in the folder."""
+        """The steps of the checkpoints in the folder, ascending."""
         try:
-            return [step for path in checkpoint.checkpoints(self.folder) if (step := checkpoint.step_of(path))]
+            found = map(checkpoint.step_of, checkpoint.checkpoints(self.folder))
+            return sorted(step for step in found if step is not None)
         except OSError:
             return []
 

@@ -3,6 +3,7 @@
 from vaes.fitting.codes import Codes, draw_codes
 from vaes.fitting.indices import Indices, draw_indices, fit_indices
 from vaes.fitting.kinds import KINDS, Fitted, Numbers, check_options, fit
+from vaes.fitting.matching import fit_matching
 from vaes.fitting.store import choose, chosen, file_of, find, read, write
 from vaes.fitting.whole import check, fit_to
 
@@ -22,6 +23,7 @@ __all__ = [
     "find",
     "fit",
     "fit_indices",
+    "fit_matching",
     "fit_to",
     "read",
     "write",

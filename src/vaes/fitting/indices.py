@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,8 @@ from tqdm import tqdm
 from vaes.data import ImageSet, to_float
 from vaes.errors import UserError
 from vaes.fitting.codes import BLOCK, chosen_images, divided
-from vaes.fitting.kinds import Fitted, Numbers, check_options, descend
+from vaes.fitting.descent import Partial, descend
+from vaes.fitting.kinds import Fitted, Numbers, check_options
 from vaes.model import VAE, evaluation
 from vaes.posteriors import Quantizer
 from vaes.priors import Autoregressive
@@ -62,6 +64,7 @@ def fit_indices(
     weights: str = "",
     step: int = 0,
     device: torch.device | str = "cpu",
+    folder: Path | None = None,
     progress: bool = False,
 ) -> Fitted:
     """Fit :class:`vaes.priors.Autoregressive` by maximum likelihood, with Adam; what was best on the indices to stop by
@@ -77,6 +80,7 @@ def fit_indices(
         weights: SHA-256 of the weights file that the indices come from.
         step: of the weights.
         device: where it learns.
+        folder: where what it has is left now and then, so that a fit that was killed goes on.
         progress: show a bar on a terminal.
     """
     chosen = check_options("autoregressive", options or {})
@@ -92,7 +96,10 @@ def fit_indices(
     def score() -> float:
         return -float(_log_mass(prior, indices.stop).mean())
 
-    descend(prior, loss, score, chosen["steps"], clip=CLIP, warm_up=WARM_UP, progress=progress)
+    partial = Partial.of(folder, "autoregressive", indices.fit, chosen, seed)
+    descend(
+        prior, loss, score, chosen["steps"], numbers, clip=CLIP, warm_up=WARM_UP, partial=partial, progress=progress
+    )
     prior.requires_grad_(False).eval()
     n, k = len(indices.fit), prior.classes
     nats, apart = _log_mass(prior, indices.held), _apart(indices, k)

@@ -1,35 +1,36 @@
 """The kinds of prior that are fitted after training, and how those over real vectors are."""
 
-import copy
 import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
 from vaes.errors import UserError
 from vaes.fitting.codes import Codes
-from vaes.priors import MAF, Affine, Autoregressive, FullMixture, Prior, RealNVP, TwoStage
+from vaes.fitting.descent import Partial, descend
+from vaes.priors import MAF, Affine, Autoregressive, FlowMatching, FullMixture, Prior, RealNVP, TwoStage
 
-__all__ = ["KINDS", "Fitted", "Numbers", "build", "check_options", "descend", "fit", "gaussian_of"]
+__all__ = ["KINDS", "Fitted", "Numbers", "build", "check_options", "fit", "gaussian_of"]
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "gmm": {"components": 10, "steps": 500},
     "flow": {"flow": "realnvp", "steps": 5000, "width": None},
     "two_stage": {"steps": 5000, "width": 256},
     "autoregressive": {"steps": 5000, "width": 128},
+    "flow_matching": {"steps": 2000, "width": None, "solver_steps": 20},
 }
-"""Kind -> its options and their defaults; null is the flow's own."""
+"""Kind -> its options and their defaults; null is what the flow, or the shape of the codes, has by itself."""
 
 FLOWS: Mapping[str, Callable[..., RealNVP | MAF]] = {"realnvp": RealNVP, "maf": MAF}
-MOST = {"components": 10_000, "steps": 10_000_000, "width": 100_000}
+MOST = {"components": 10_000, "steps": 10_000_000, "width": 100_000, "solver_steps": 10_000}
 
-BATCH, RATE, CHECKS, PATIENCE = 256, 1e-3, 50, 10
+BATCH = 256
 RIDGE = 1e-6
 """Added to the correlations' diagonal: dimensions may be copies of one another, or carry nothing."""
 
@@ -40,7 +41,7 @@ class Numbers(NamedTuple):
     images: int  # that it was fitted to
     codes: int
     held: int
-    nats: float  # log p, or a bound where the prior is not exact
+    nats: float  # log p; a bound of two_stage, an estimate of flow_matching
     gaussian: float  # of the one Gaussian that fits best; of indices, each by its own frequencies
     own: float  # of the model's own prior
     gain_stderr: float  # of nats - gaussian
@@ -69,9 +70,20 @@ class Fitted(NamedTuple):
             what = f"mixture of {n} Gaussians with full covariances" if n > 1 else "Gaussian with a full covariance"
         else:
             flow = f"{self.options.get('flow')} flow"
-            named = {"flow": flow, "two_stage": "second VAE", "autoregressive": "causal transformer over indices"}
+            named = {
+                "flow": flow, "two_stage": "second VAE", "autoregressive": "causal transformer over indices",
+                "flow_matching": "flow-matching prior",
+            }  # fmt: skip
             what = named[self.kind]
         return f"the {what} fitted after training"
+
+    @property
+    def nats(self) -> str:
+        """``numbers.nats`` and what they are, for people."""
+        said = f"{self.numbers.nats:.2f}"
+        if self.kind == "flow_matching":
+            return f"about {said} (an equation solved in {self.options['solver_steps']} steps)"
+        return said if self.prior.exact else f"at least {said} (a bound)"
 
     @property
     def simplest(self) -> str:
@@ -112,6 +124,11 @@ def build(kind: str, z_shape: tuple[int, ...], options: Mapping[str, Any], words
     """
     if kind == "gmm":
         return FullMixture(z_shape, components=options["components"])
+    if kind == "flow_matching":
+        try:
+            return FlowMatching(z_shape, width=options["width"], solver_steps=options["solver_steps"])
+        except ValueError as error:
+            raise UserError(f"{kind}: {error}; gmm takes any code") from None
     if kind == "autoregressive":
         if words is None or words.dim() != 3:
             raise ValueError("an autoregressive prior is of words (Q, K, C)")
@@ -123,7 +140,7 @@ def build(kind: str, z_shape: tuple[int, ...], options: Mapping[str, Any], words
         width = {} if options["width"] is None else {"width": options["width"]}
         inner = FLOWS[options["flow"]](z_shape, **width) if kind == "flow" else TwoStage(z_shape, **width)
     except ValueError as error:
-        raise UserError(f"{kind}: {error}; gmm takes any code") from None
+        raise UserError(f"{kind}: {error}; gmm and flow_matching take any code") from None
     return Affine(inner)
 
 
@@ -138,6 +155,7 @@ def fit(
     weights: str = "",
     step: int = 0,
     device: torch.device | str = "cpu",
+    folder: Path | None = None,
     progress: bool = False,
 ) -> Fitted:
     """Fit a prior to codes.
@@ -155,6 +173,7 @@ def fit(
         weights: SHA-256 of the weights file, and ``step``, that the codes come from.
         step: of the weights.
         device: where a flow or a second VAE learns.
+        folder: where what it has is left now and then, so that a fit that was killed goes on.
         progress: show a bar on a terminal.
 
     Raises:
@@ -177,7 +196,10 @@ def fit(
         prior.mean.copy_(mean)
         prior.factor.copy_(factor)
         stop = _whitened(codes.stop.flatten(0, 1), mean, factor)
-        _descend(prior.inner, white, stop, chosen["steps"], seed=seed, device=device, progress=progress)
+        partial = Partial.of(folder, kind, codes.fit, chosen, seed)
+        _descend(
+            prior.inner, white, stop, chosen["steps"], seed=seed, device=device, partial=partial, progress=progress
+        )
     prior.requires_grad_(False).eval()
     numbers = _numbers(prior, codes, mean, factor, own)
     return Fitted(kind, prior, chosen, numbers, seed, weights, step, time.time_ns())
@@ -231,8 +253,9 @@ def _fit_mixture(prior: FullMixture, white: Tensor, mean: Tensor, factor: Tensor
 
 
 def _descend(
-    inner: Prior, white: Tensor, stop: Tensor, steps: int, *, seed: int, device: torch.device | str, progress: bool
-) -> None:
+    inner: Prior, white: Tensor, stop: Tensor, steps: int, *, seed: int, device: torch.device | str,
+    partial: Partial | None, progress: bool,
+) -> None:  # fmt: skip
     """By gradients, until no better weights are found on the codes to stop by."""
     numbers = torch.Generator().manual_seed(seed)
     inner.to(device)
@@ -252,46 +275,7 @@ def _descend(
     def of_batch() -> Tensor:
         return loss(white[torch.randint(len(white), (min(BATCH, len(white)),), generator=numbers)], None)
 
-    descend(inner, of_batch, score, steps, progress=progress)
-
-
-def descend(
-    inner: Prior,
-    loss: Callable[[], Tensor],
-    score: Callable[[], float],
-    steps: int,
-    *,
-    clip: float = 100.0,
-    warm_up: int = 0,
-    progress: bool,
-) -> None:
-    """Adam with a rate that falls to 0 along a cosine, and rises before that along a line over ``warm_up`` steps; the
-    weights whose ``score`` was least are kept, the first ones among them, and it ends where ten looks in a row found
-    none better. The prior lies on the CPU after."""
-    optimizer = torch.optim.Adam(inner.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / (warm_up + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
-    )
-    best, kept, worse = score(), copy.deepcopy(inner.state_dict()), 0
-    every = max(1, steps // CHECKS)
-    with tqdm(total=steps, desc="fitting", unit="step", disable=not progress or None, leave=False) as bar:
-        for step in range(1, steps + 1):
-            optimizer.zero_grad(set_to_none=True)
-            loss().backward()
-            nn.utils.clip_grad_norm_(inner.parameters(), clip)
-            optimizer.step()
-            schedule.step()
-            bar.update()
-            if step % every == 0 or step == steps:
-                now = score()
-                if now < best:
-                    best, kept, worse = now, copy.deepcopy(inner.state_dict()), 0
-                else:
-                    worse += 1
-                if worse == PATIENCE:
-                    break
-    inner.load_state_dict(kept)
-    inner.cpu()
+    descend(inner, of_batch, score, steps, numbers, partial=partial, progress=progress)
 
 
 def _numbers(prior: Prior, codes: Codes, mean: Tensor, factor: Tensor, own: Callable[[Tensor], Tensor]) -> Numbers:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vaes import files
 from vaes.errors import UserError
+from vaes.fitting.descent import Partial
 from vaes.fitting.kinds import KINDS, Fitted, Numbers, build, check_options
 from vaes.priors import Prior
 from vaes.terminal import quote
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "vaes-prior-1"
 LOCK = ".prior.lock"
-LEFT = re.compile(r"\.prior-\w+\.safetensors\.[0-9]+\.tmp")  # by a process that was killed
+LEFT = re.compile(r"\.prior-[\w.]+\.safetensors\.[0-9]+\.tmp")  # by a process that was killed
 
 
 def file_of(folder: Path, kind: str) -> Path:
@@ -42,7 +43,7 @@ def ready(folder: Path, kind: str) -> None:
     """
     files.refuse_unwritable(folder)
     path = file_of(folder, kind)
-    files.refuse_links(folder, (path.name, LOCK))
+    files.refuse_links(folder, (path.name, Partial.file(folder, kind).name, LOCK))
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: is no regular file; move it away")
 
@@ -76,6 +77,7 @@ def write(folder: Path, fitted: Fitted) -> Path:
             files.write_atomic(path, lambda temporary: files.write_tensors(temporary, tensors, metadata))
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror}); what was there before is whole") from None
+        Partial.file(folder, fitted.kind).unlink(missing_ok=True)
     return path
 
 

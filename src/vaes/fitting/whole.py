@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaes.code_statistics import Statistics, measure
 from vaes.data import ImageSet
 from vaes.errors import UserError
 from vaes.fitting.codes import draw_codes, refuse_support
 from vaes.fitting.indices import draw_indices, fit_indices, words_of
 from vaes.fitting.kinds import Fitted, build, check_options, fit
+from vaes.fitting.matching import fit_matching
 from vaes.fitting.store import ready, write
 from vaes.model import VAE, evaluation
 
@@ -47,9 +49,11 @@ def fit_to(
     most: int = 100_000,
     weights: str = "",
     step: int = 0,
+    statistics: Statistics | None = None,
     progress: bool = False,
 ) -> Fitted:
-    """Fit a prior to the codes of images, and put it into a folder. Arguments as in :func:`vaes.fitting.fit`.
+    """Fit a prior to the codes of images, and put it into a folder. Arguments as in :func:`vaes.fitting.fit`;
+    ``statistics`` are what flow matching normalises codes by, those of these images where they are not given.
 
     Raises:
         UserError: too few images, codes that cannot be fitted so, or a folder that cannot be written.
@@ -58,7 +62,8 @@ def fit_to(
         raise UserError(f"seed: {seed}; it must be 0 or more")
     like = next(model.parameters())
     about: dict[str, Any] = {
-        "options": options, "seed": seed, "weights": weights, "step": step, "device": like.device, "progress": progress
+        "options": options, "seed": seed, "weights": weights, "step": step, "device": like.device, "progress": progress,
+        "folder": folder,
     }  # fmt: skip
     if kind == "autoregressive":
         _, words = words_of(model)
@@ -70,6 +75,10 @@ def fit_to(
         with evaluation(model):
             return torch.cat([model.log_prior(part.to(like)).cpu() for part in z.split(256)])
 
+    if kind == "flow_matching":
+        if statistics is None:
+            statistics = measure(model, images, weights=weights, step=step, progress=progress)
+        return _kept(fit_matching(codes, model.z_shape, statistics, own=own, **about), folder)
     return _kept(fit(kind, codes, model.z_shape, own=own, **about), folder)
 
 

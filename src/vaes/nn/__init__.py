@@ -14,14 +14,17 @@ from vaes.nn.locatello import LocatelloDecoder, LocatelloEncoder
 from vaes.nn.mlp import MLPDecoder, MLPEncoder
 from vaes.nn.resnet import ResNetDecoder, ResNetEncoder
 from vaes.nn.spectral import spectral_norm
+from vaes.nn.velocity import FlatVelocity, GridVelocity
 
 __all__ = [
     "ConvDecoder",
     "ConvEncoder",
+    "FlatVelocity",
     "GatedConvDecoder",
     "GatedConvEncoder",
     "GatedMLPDecoder",
     "GatedMLPEncoder",
+    "GridVelocity",
     "KLDecoder",
     "KLEncoder",
     "LocatelloDecoder",

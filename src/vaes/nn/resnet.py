@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from vaes.functional import to_float32
 from vaes.nn.blocks import channels_last, lay_out
 
 __all__ = ["ResNetDecoder", "ResNetEncoder"]
@@ -20,11 +21,12 @@ MOST_GROUPS, LEAST_CHANNELS = 8, 4
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm of (B, C, H, W), channels last, over flattened planes: as fast, and vmap can do it."""
+    """Group norm of (B, C, H, W), channels last, over flattened planes: as fast, and vmap can do it. Its statistics and
+    what it makes are float32 where its input is narrower."""
 
     def forward(self, input: Tensor) -> Tensor:
         """The same shape."""
-        return channels_last(super().forward(input.flatten(2)).unflatten(2, input.shape[2:]))
+        return channels_last(super().forward(to_float32(input).flatten(2)).unflatten(2, input.shape[2:]))
 
 
 def _norm(norm: Norm, channels: int) -> nn.Module:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-__all__ = ["SpectralNorm", "spectral_norm"]
+__all__ = ["SpectralNorm", "follow", "spectral_norm"]
 
 WARM_UP = 15
 """Power iterations when it is built; then one a training pass follows the weight."""
@@ -55,20 +55,27 @@ class SpectralNorm(nn.Module):
         return weight.movedim(self.axis, 0).flatten(1)
 
 
-def spectral_norm(network: nn.Module) -> nn.Module:
+def spectral_norm(network: nn.Module, *, by_itself: bool = True) -> nn.Module:
     """The same network; from now on its linear and convolution layers divide their weights by their spectral norm, and
-    each pass in training mode follows these by one power iteration first."""
+    each pass in training mode follows these by one power iteration first; or, where not ``by_itself``, each
+    :func:`follow`."""
     for layer in [*network.modules()]:
         if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
             axis = 1 if isinstance(layer, nn.modules.conv._ConvTransposeNd) else 0
             norm = SpectralNorm(layer.weight.detach(), axis)
             parametrize.register_parametrization(layer, "weight", norm, unsafe=True)  # whose check meta tensors fail
-    network.register_forward_pre_hook(_follow)
+    if by_itself:
+        network.register_forward_pre_hook(_follow)
     return network
+
+
+def follow(network: nn.Module) -> None:
+    """One step of power iteration for each weight that :func:`spectral_norm` has made one of norm 1."""
+    for part in network.modules():
+        if isinstance(part, parametrize.ParametrizationList) and isinstance(part[0], SpectralNorm):
+            part[0].follow(part.original)
 
 
 def _follow(network: nn.Module, _: object) -> None:
     if network.training:
-        for part in network.modules():
-            if isinstance(part, parametrize.ParametrizationList) and isinstance(part[0], SpectralNorm):
-                part[0].follow(part.original)
+        follow(network)

@@ -30,6 +30,10 @@ class Bound(abc.ABC):
     def __call__(self, trace: Trace, context: Context) -> Tensor:
         """The loss of each image (B,), in nats."""
 
+    def parts(self, trace: Trace, context: Context) -> dict[str, Tensor]:
+        """What that is the sum of, each (B,)."""
+        return {"bound": self(trace, context)}
+
 
 class ELBO(Bound):
     """``distortion + weights['rate'] * rate``: the negative evidence lower bound where the weight is 1, beta-VAE's
@@ -53,6 +57,12 @@ class ELBO(Bound):
         assert trace.rate is not None
         distortion = context.weights.get("distortion", 1.0)
         return context.weights["rate"] * trace.rate - distortion * trace.log_px.mean(0)
+
+    def parts(self, trace: Trace, context: Context) -> dict[str, Tensor]:
+        """Distortion and rate."""
+        assert trace.rate is not None
+        distortion = context.weights.get("distortion", 1.0)
+        return {"distortion": -distortion * trace.log_px.mean(0), "rate": context.weights["rate"] * trace.rate}
 
 
 class Reconstruction(Bound):

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from vaes.model import VAE
+
 __all__ = ["Context", "Drawn", "Noise"]
 
 
@@ -22,6 +24,7 @@ class Drawn(NamedTuple):
     prior_z: Tensor  # (B, Z...) codes from the prior
     noise: Tensor | None = None  # its own, as Term.noise wants it
     images: Tensor | None = None  # (2, B, C, H, W), as Term.draws_images says
+    model: VAE | None = None  # as Term.reads_model says
 
 
 class Context(NamedTuple):

@@ -1,6 +1,7 @@
 """The objective: model, bound and terms, one call."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,15 @@ from vaes.objectives.bounds import Bound
 from vaes.objectives.context import Context, Drawn, Noise
 from vaes.objectives.terms import Term
 
-__all__ = ["Objective"]
+__all__ = ["Contributions", "Objective"]
+
+
+class Contributions(NamedTuple):
+    """What a loss is made of: scalars, means over the batch."""
+
+    parts: dict[str, Tensor]  # of the bound and each term, with their weights and gradients; their sum is the loss
+    critics: dict[str, Tensor]  # term -> its critic's own loss, with its gradient
+    doubts: dict[str, Tensor]  # term -> its critic's judgement as a share of one's that cannot tell
 
 
 class Objective(nn.Module):
@@ -98,19 +107,40 @@ class Objective(nn.Module):
             out["rate"] = trace.rate.mean()
             out["elbo"] = -out["distortion"] - out["rate"]
         out |= {name: trace.aux[name].mean() for name in self.model.posterior.tells}
-        if self.terms:
-            prior_z, images = self.model.sample_codes(noise.prior), None
-            if any(term.draws_images for term in self.named_terms.values()):
-                images = self.model.decode(torch.stack([trace.z[0], prior_z]).detach())
-            for name, term in self.named_terms.items():
-                given = trace, Drawn(prior_z, noise.terms.get(name), images), context.of(name)
-                out[name] = term(*given)
-                loss = loss + context.weights[name] * out[name]
-                if term.has_critic:
-                    with torch.set_grad_enabled(learning):
-                        critics[f"{name}_loss"] = term.critic_loss(*given)
+        for name, term, given in self._given(trace, noise, context):
+            out[name] = term(*given)
+            loss = loss + context.weights[name] * out[name]
+            if term.has_critic:
+                with torch.set_grad_enabled(learning):
+                    critics[f"{name}_loss"] = term.critic_loss(*given)
         loss = loss if context.model_plays else loss.detach()
         return {"loss": loss, **{name: value.detach() for name, value in out.items()}, **critics}
+
+    def contributions(self, x: Tensor, noise: Noise, context: Context) -> Contributions:
+        """What ``loss`` is made of, as a forward pass of its own finds it."""
+        trace = self.model(x, noise.posterior, self.wants, context.options.get("posterior"))
+        parts = {name: part.mean() for name, part in self.bound.parts(trace, context.of("bound")).items()}
+        critics, doubts = {}, {}
+        for name, term, given in self._given(trace, noise, context):
+            parts[name] = context.weights[name] * term(*given)
+            if term.has_critic:
+                critics[name] = term.critic_loss(*given)
+                with torch.no_grad():
+                    doubts[name] = term.judgement(*given) / term.chance
+        return Contributions(parts, critics, doubts)
+
+    def _given(
+        self, trace: Trace, noise: Noise, context: Context
+    ) -> Iterator[tuple[str, Term, tuple[Trace, Drawn, Context]]]:
+        """Each term, and what it is called with."""
+        if not self.terms:
+            return
+        prior_z, images = self.model.sample_codes(noise.prior), None
+        if any(term.draws_images for term in self.named_terms.values()):
+            images = self.model.decode(torch.stack([trace.z[0], prior_z]).detach())
+        for name, term in self.named_terms.items():
+            drawn = Drawn(prior_z, noise.terms.get(name), images, self.model if term.reads_model else None)
+            yield name, term, (trace, drawn, context.of(name))
 
 
 def _misfit(part: Bound | Term, missing: list[str], model: VAE) -> str:

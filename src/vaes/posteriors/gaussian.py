@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vaes.distributions import log_cholesky, sample_cholesky, split_cholesky
-from vaes.functional import LOG_2PI, log_normal
+from vaes.functional import LOG_2PI, bounded_logvar, log_normal
 from vaes.posteriors.base import Latent, Posterior
 from vaes.randomness import Draw
 
@@ -14,7 +14,8 @@ __all__ = ["FullCovariance", "Gaussian"]
 
 
 class Gaussian(Posterior):
-    """q(z|x) = N(mean, diag exp(logvar)), reparameterised: z = mean + exp(logvar / 2) * noise.
+    """q(z|x) = N(mean, diag exp(logvar)), reparameterised: z = mean + exp(logvar / 2) * noise; of a grid, logvar is
+    kept within [-30, 20], as latent diffusion's autoencoder keeps it; beyond, it has no gradient.
 
     Kingma & Welling, Auto-Encoding Variational Bayes, 2013, https://arxiv.org/abs/1312.6114, section 2.4 and appendix
     B. ``aux["gaussian"]`` is h, means and log-variances (B, 2 D).
@@ -32,6 +33,7 @@ class Gaussian(Posterior):
 
     def forward(self, h: Tensor, noise: Tensor, options: Mapping[str, float] | None = None) -> Latent:
         """h (B, 2 D) and noise (K, B, Z...) -> Latent."""
+        h = _bounded(h, tuple(noise.shape[2:]))
         mean, logvar = _halves(h, tuple(noise.shape[2:]))
         z = mean + torch.exp(0.5 * logvar) * noise
         # From the noise: (z - mean) / exp(logvar / 2) would give its rounding back, magnified where q is narrow.
@@ -40,13 +42,15 @@ class Gaussian(Posterior):
 
     def centre(self, h: Tensor, z_shape: tuple[int, ...]) -> Latent:
         """The mean."""
+        h = _bounded(h, z_shape)
         mean, logvar = _halves(h, z_shape)
         log_q = -0.5 * (LOG_2PI + logvar).flatten(1).sum(-1)
         return Latent(mean[None], log_q[None], mean, logvar, {"gaussian": h})
 
     def log_prob(self, h: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) of codes z (K, B, Z...) -> (K, B), in nats."""
-        return log_normal(z, *_halves(h, tuple(z.shape[2:]))).flatten(2).sum(-1)
+        z_shape = tuple(z.shape[2:])
+        return log_normal(z, *_halves(_bounded(h, z_shape), z_shape)).flatten(2).sum(-1)
 
 
 class FullCovariance(Posterior):
@@ -76,6 +80,14 @@ class FullCovariance(Posterior):
     def log_prob(self, h: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) of codes z (K, B, D) -> (K, B), in nats."""
         return log_cholesky(z, split_cholesky(h))
+
+
+def _bounded(h: Tensor, z_shape: tuple[int, ...]) -> Tensor:
+    """Of grids alone: a flat code may be as narrow as it learns to be."""
+    if len(z_shape) == 1:
+        return h
+    mean, logvar = h.chunk(2, dim=1)
+    return torch.cat([mean, bounded_logvar(logvar)], 1)
 
 
 def _halves(h: Tensor, z_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

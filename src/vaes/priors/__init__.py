@@ -6,6 +6,7 @@ from vaes.priors.base import Encode, Prior
 from vaes.priors.categorical import Categorical, Joint
 from vaes.priors.codes import Codes
 from vaes.priors.flow import MAF, RealNVP
+from vaes.priors.flow_matching import FlowMatching
 from vaes.priors.full_mixture import FullMixture
 from vaes.priors.mixture import Mixture, Vamp
 from vaes.priors.normal import StandardNormal
@@ -19,6 +20,7 @@ __all__ = [
     "Categorical",
     "Codes",
     "Encode",
+    "FlowMatching",
     "FullMixture",
     "Joint",
     "Mixture",

@@ -57,7 +57,7 @@ def export_onnx(run: Run, part: Part, dtype: Dtype = "float32") -> Exported:
     file says of itself is in its ``metadata_props``.
 
     Raises:
-        UserError: ``vaes[export]`` is not installed, the part has an operation that ONNX lacks, or what came out
+        UserError: ``vaes[onnx]`` is not installed, the part has an operation that ONNX lacks, or what came out
             differs from the model.
     """
     _refuse_without_onnx()
@@ -138,7 +138,7 @@ def write(exported: Sequence[Exported], where: Path, to: Format) -> list[Path]:
 def _refuse_without_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"ONNX needs {' and '.join(missing)}: pip install 'vaes[export]'")
+        raise UserError(f"ONNX needs {' and '.join(missing)}: pip install 'vaes[onnx]'")
 
 
 def _metadata(run: Run, made: Network, part: Part, dtype: Dtype) -> dict[str, Any]:

@@ -68,8 +68,8 @@ def load(
     expected: Experiment | None = None,
     revision: str | None = None,
 ) -> Run:
-    """Load a run from its folder, a checkpoint folder or a weights file, or from the Hugging Face Hub by USER/NAME.
-    Nothing in it is executed.
+    """Load a run from its folder, a checkpoint folder or a weights file, from the Hugging Face Hub by USER/NAME, or by
+    zoo:NAME one of the small models that come along. Nothing in it is executed.
 
     A text USER/NAME is looked for on the Hub where there is neither such a path nor a folder USER here; what was
     fetched before is taken from its cache without a network. A :class:`pathlib.Path` is always a path.

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +17,12 @@ from matplotlib.ticker import MaxNLocator
 from vaes import drawing, files
 from vaes.config.registry import TERMS
 from vaes.errors import UserError
+from vaes.train import fidelity, pulls
 from vaes.train.folder import history
 from vaes.train.record import read_lines
 from vaes.view.layout import literal
 
-__all__ = ["ENDINGS", "Curve", "curves", "plot", "write_plot"]
+__all__ = ["ENDINGS", "Curve", "curves", "plot", "units", "write_plot"]
 
 ENDINGS = (".png", ".svg", ".pdf")
 INK, MUTED, RULE, PAGE = "#1c1c22", "#62646e", "#d9dbe0", "#f7f7f9"
@@ -55,7 +56,7 @@ def curves(folder: Path) -> list[Curve]:
     lines = sorted(read_lines(path), key=lambda line: int(line["step"]))
     names = {name: None for line in lines for name in line if name not in ("step", "split")}
     in_valid = {name for line in lines if line["split"] == "valid" for name in line}
-    units = _units(folder)
+    unit_of = units(folder, names, in_valid)
 
     def points(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
         found = [(x["step"], _number(x[name])) for x in lines if x["split"] == split and name in x]
@@ -67,8 +68,7 @@ def curves(folder: Path) -> list[Curve]:
         return kind, FIRST.index(name) if kind == 0 else list(names).index(name)
 
     made = [
-        Curve(name, _unit(name, units, name in in_valid), points(name, "train"), points(name, "valid"))
-        for name in sorted(names, key=place)
+        Curve(name, unit_of[name], points(name, "train"), points(name, "valid")) for name in sorted(names, key=place)
     ]
     made = [c for c in made if np.isfinite(np.concatenate([c.train[1], c.valid[1]])).any()]
     if not made:
@@ -145,7 +145,19 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def _units(folder: Path) -> dict[str, str]:
+def units(folder: Path, names: Iterable[str], validated: Collection[str]) -> dict[str, str]:
+    """The unit of each number of a run's ``metrics.jsonl``; "" for coefficients and learning rates, which have none.
+
+    Args:
+        folder: the run folder.
+        names: of the numbers.
+        validated: those of them that were taken over validation images.
+    """
+    known = _tested_units(folder)
+    return {name: _unit(name, known, name in validated) for name in names}
+
+
+def _tested_units(folder: Path) -> dict[str, str]:
     """What ``metrics.json``, which a finished training leaves, says of them."""
     try:
         document = json.loads(files.read_bytes(folder / "metrics.json", files.MAX_JSON).decode("utf-8"))
@@ -159,6 +171,8 @@ def _unit(name: str, units: Mapping[str, str], measured: bool) -> str:
         return units[name]
     if name == "mse":
         return "per pixel"
+    if (found := fidelity.unit(name) or pulls.unit(name)) is not None:
+        return found
     if name in TERMS:
         return str(getattr(TERMS[name], "unit", ""))
     return NATS if name in FIRST or measured or name.removesuffix("_loss") in TERMS else ""

@@ -18,7 +18,7 @@ from vaes.train.loop import Training
 from vaes.train.state import TrainState
 from vaes.train.validate import validate
 
-__all__ = ["check", "images_of", "read_images", "validation_names"]
+__all__ = ["built", "check", "images_of", "read_images", "validation_names"]
 
 CPU: Any = SimpleNamespace(device=torch.device("cpu"), rank=0, world=1, precision="fp32")
 """What a training asks of its runtime before it runs."""
@@ -60,20 +60,22 @@ def check(members: Sequence[Member], sets: dict[str, Splits]) -> None:
             continue
         seen.add(one)
         try:
-            _built(one, sets[images_of(one)])
+            built(one, sets[images_of(one)])
         except UserError as error:
             raise UserError(f"{member.name}: {error}" if len(members) > 1 else str(error)) from None
 
 
 def validation_names(experiment: Experiment, splits: Splits) -> list[str]:
     """The numbers that a validation of this experiment gives."""
-    training = _built(experiment, splits)
+    training = built(experiment, splits)
     few = splits.valid.subset(torch.arange(min(4, len(splits.valid))))
     return sorted(validate(training.state.objective, few, training.context(experiment.train["n_steps"] - 1), seed=0))
 
 
-def _built(experiment: Experiment, splits: Splits) -> Training:
+def built(experiment: Experiment, splits: Splits, runtime: Any = CPU) -> Training:
+    """The training of an experiment, in no folder."""
     settings, shape = experiment.settings(), splits.train.shape
     objective, weighting = configuration.build_objective(experiment, experiment.build_model(shape), shape)
-    state = TrainState(objective, settings)
-    return Training(state, weighting, splits, Path(), experiment.seed, CPU, flip=experiment.data["flip"], config="")
+    state = TrainState(objective.to(runtime.device), settings)
+    flip = experiment.data["flip"]
+    return Training(state, weighting, splits, Path(), experiment.seed, runtime, flip=flip, config="")

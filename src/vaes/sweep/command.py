@@ -20,7 +20,7 @@ from vaes.train.screen import decoding
 
 __all__ = ["Asked", "run_sweep"]
 
-SECTION = ("grid", "seeds", "jobs", "engine", "slurm", "search")
+SECTION = ("grid", "seeds", "jobs", "engine", "slurm", "search", "together")
 """Keys of the section ``sweep`` of a configuration."""
 
 SEARCH = ("trials", "maximise", "minimise", "prune", "ranges")
@@ -36,6 +36,7 @@ class Asked(NamedTuple):
     seeds: int | None = None
     jobs: int | None = None
     retry: bool = False
+    together: str | None = None
     engine: str | None = None
     address: str | None = None
     gpus: float | None = None
@@ -88,6 +89,12 @@ class _Given(NamedTuple):
             "imports": asked.imports,
         }
 
+    @property
+    def together(self) -> str:
+        """Whether members share a step."""
+        found: Any = self.section.get("together", "off") if self.asked.together is None else self.asked.together
+        return {True: "on", False: "off"}[found] if isinstance(found, bool) else found  # YAML reads them so
+
     def experiment(self, varied: Mapping[str, Any], what: str) -> Experiment:
         """The base, with the keys of the command line, none of which may be varied too."""
         for key, value in configuration.overrides(self.asked.keys):
@@ -108,7 +115,9 @@ def _grid(given: _Given) -> None:
     experiment = given.experiment(grid, "grid")
     screen = Screen(SweepFolder(given.folder))
     with decoding():
-        done = sweep(experiment, grid, seeds, retry=asked.retry, watcher=screen, **given.common)
+        done = sweep(
+            experiment, grid, seeds, retry=asked.retry, together=given.together, watcher=screen, **given.common
+        )
     say(table(done.members))
     say(f"runs: {escape(done.folder / 'runs')}")
     if done.failed:
@@ -125,6 +134,8 @@ def _search(given: _Given) -> None:
     for option, there in (("grid", asked.grid or given.section.get("grid")), ("seeds", asked.seeds)):
         if there:
             raise UserError(f"--{option}: a search chooses the members itself; drop it, or put the values into --range")
+    if given.together != "off":
+        raise UserError("--together: a search proposes its members one after another; drop it")
     if asked.retry:
         raise UserError("--retry: a search tries other values in place of those that failed; more --trials gives more")
     ends = {name: getattr(asked, name) for name in ("maximise", "minimise") if getattr(asked, name)}

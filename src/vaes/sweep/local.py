@@ -19,6 +19,7 @@ from torch import Tensor
 from vaes.data import ImageSet, Splits
 from vaes.errors import Stopped, UserError
 from vaes.sweep.member import Ended, Task, Watcher, perform
+from vaes.sweep.together import perform_together
 from vaes.terminal import line
 from vaes.train.listeners import Listener
 from vaes.train.loop import Training
@@ -71,7 +72,7 @@ class Local:
     """
 
     def __init__(self, jobs: int, threads: int, sets: Mapping[str, Splits]) -> None:
-        self.jobs, self._threads, self._sets = jobs, threads, dict(sets)
+        self.jobs, self.threads, self._sets = jobs, threads, dict(sets)
         self.about = f"{jobs} at a time, each with {threads} thread{'s' * (threads > 1)}"
         share(sets)
 
@@ -99,9 +100,10 @@ class Local:
                     break
                 idle = [worker for worker in workers if worker.task is None]
                 if not idle:
-                    workers.append(_Worker(self._threads, self._sets))
+                    workers.append(_Worker(self.threads, self._sets))
                 (idle or workers)[-1].give(task)
-                watcher.began(task.name)
+                for one in (task, *task.beside):
+                    watcher.began(one.name)
             busy = {worker.connection: worker for worker in workers if worker.task is not None}
             if not busy:
                 break
@@ -120,12 +122,13 @@ class Local:
 
 
 class _Worker:
-    """A process, and the member that it trains."""
+    """A process, and the member that it trains, or the members of a stack."""
 
     def __init__(self, threads: int, sets: Mapping[str, Splits]) -> None:
         context = mp.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.task: Task | None = None
+        self._left: list[str] = []  # names of those that have not ended
         self._ready = False
         self.process = context.Process(target=_work, args=(theirs, sets, threads), daemon=True)
         with _environment({"OMP_NUM_THREADS": str(threads)}):  # before torch starts there
@@ -134,32 +137,33 @@ class _Worker:
 
     def give(self, task: Task) -> None:
         """Let it train a member."""
-        self.task = task
+        self.task, self._left = task, [one.name for one in (task, *task.beside)]
         with contextlib.suppress(OSError):  # it is gone already, which is heard next
             self.connection.send(task)
 
     def hear(self, watcher: Watcher) -> bool:
         """Take one message; False where the process is gone."""
-        assert self.task is not None
-        name = self.task.name
         try:
             kind, *what = self.connection.recv()
         except (EOFError, OSError):
             self.process.join(10)
-            watcher.ended(self._gone(name))
+            for name in self._left:
+                watcher.ended(self._gone(name))
             return False
         if kind == "ready":
             self._ready = True
         elif kind == "step":
-            watcher.stepped(name, *what)
+            watcher.stepped(*what)
         elif kind == "valid":
-            why = watcher.validated(name, *what)
+            why = watcher.validated(*what)
             with contextlib.suppress(OSError):
                 self.connection.send(why)
         elif kind == "said":
-            watcher.said(f"{name}: {what[0]}")
-        else:
+            watcher.said(f"{', '.join(self._left[:1])}{', ...' * (len(self._left) > 1)}: {what[0]}")
+        elif kind == "free":
             self.task = None
+        else:
+            self._left.remove(what[0].name)
             watcher.ended(what[0])
         return True
 
@@ -206,19 +210,19 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 class _Reporter(Listener):
     """Tells the sweep how far a member is."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self._told = connection, 0.0
+    def __init__(self, name: str, connection: Connection) -> None:
+        self._name, self._connection, self._told = name, connection, 0.0
 
     def stepped(self, training: Training, step: int) -> None:
         """Now and then."""
         if (now := time.monotonic()) - self._told > TELL_EVERY:
             self._told = now
-            self._connection.send(("step", step))
+            self._connection.send(("step", self._name, step))
 
     def metrics(self, training: Training, step: int, split: str, values: Mapping[str, float]) -> None:
         """Those of the validation images, and whether it goes on after them."""
         if split == "valid":
-            self._connection.send(("valid", step, dict(values)))
+            self._connection.send(("valid", self._name, step, dict(values)))
             if (why := self._connection.recv()) is not None:
                 training.stop(why)
 
@@ -242,7 +246,14 @@ def _work(connection: Connection, sets: Mapping[str, Splits], threads: int) -> N
     logging.getLogger("vaes").addHandler(_Warnings(connection))
     connection.send(("ready",))
     while (task := connection.recv()) is not None:
-        connection.send(("ended", perform(task, sets.get(task.images), [_Reporter(connection)])))
+        tasks = (task, *task.beside)
+        reporters = {one.name: [_Reporter(one.name, connection)] for one in tasks}
+        if task.beside:
+            for ended in perform_together(tasks, sets[task.images], reporters):
+                connection.send(("ended", ended))
+        else:
+            connection.send(("ended", perform(task, sets.get(task.images), reporters[task.name])))
+        connection.send(("free",))
 
 
 def _leave_with_parent() -> None:

@@ -18,7 +18,7 @@ from vaes.terminal import line
 if TYPE_CHECKING:
     from vaes.train.listeners import Listener
 
-__all__ = ["Ended", "Task", "Watcher", "import_once", "perform", "perform_apart"]
+__all__ = ["Ended", "Task", "Watcher", "ended_by", "import_once", "perform", "perform_apart"]
 
 _imported: set[Path] = set()
 _read: dict[str, Splits] = {}
@@ -38,6 +38,8 @@ class Task(NamedTuple):
     """Which of the sets of images that were read before."""
     log: Path | None = None
     """Where a fault of ours leaves its traceback."""
+    beside: tuple["Task", ...] = ()
+    """Others that are trained with it, by one stacked step."""
 
 
 class Ended(NamedTuple):
@@ -79,16 +81,21 @@ def perform(task: Task, read: Splits | None = None, callbacks: Sequence["Listene
         experiment = Experiment.of(task.keys)
         resume = "latest" if started(task.folder) else None
         experiment.train_in(task.folder, resume=resume, device=task.device, callbacks=callbacks, read=read)
-    except UserError as error:
+    except Exception as error:  # the other members go on
+        return ended_by(task, error)
+    return Ended(task.name, "done")
+
+
+def ended_by(task: Task, error: BaseException) -> Ended:
+    """What became of a member whose training raised this; a fault of ours leaves its traceback."""
+    if isinstance(error, UserError):
         return Ended(task.name, "failed", line(error))
-    except Stopped as stopped:
-        return Ended(task.name, "stopped", line(stopped).partition(";")[0])
-    except OSError as error:  # a full disk
+    if isinstance(error, Stopped):
+        return Ended(task.name, "stopped", line(error).partition(";")[0])
+    if isinstance(error, OSError):  # a full disk
         where = f"{error.filename}: " if error.filename else ""
         return Ended(task.name, "failed", line(f"{where}{error.strerror or error}"))
-    except Exception as error:  # a fault of ours: its traceback is kept, and the other members go on
-        return Ended(task.name, "failed", line(f"{type(error).__name__}: {error}{_kept(task)}"))
-    return Ended(task.name, "done")
+    return Ended(task.name, "failed", line(f"{type(error).__name__}: {error}{_kept(task, error)}"))
 
 
 def perform_apart(task: Task, threads: int) -> Ended:
@@ -117,9 +124,9 @@ def import_once(paths: Sequence[Path]) -> None:
             _imported.add(path.absolute())
 
 
-def _kept(task: Task) -> str:
+def _kept(task: Task, error: BaseException) -> str:
     if task.log is None:
         return ""
     task.log.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(task.log, traceback.format_exc())
+    files.write_text(task.log, "".join(traceback.format_exception(error)))
     return f" (traceback: {task.log})"

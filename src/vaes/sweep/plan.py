@@ -13,7 +13,9 @@ from vaes.sweep.check import check, images_of, read_images
 from vaes.sweep.engines import Options, engine_for, refuse_options
 from vaes.sweep.folder import SweepFolder, finished, numbers, started
 from vaes.sweep.grid import Member, checked_grid, members
+from vaes.sweep.local import Local
 from vaes.sweep.member import Ended, Task, Watcher, import_once
+from vaes.sweep.together import arranged, refuse_way
 from vaes.terminal import line
 from vaes.train.runtime import choose_device
 
@@ -58,6 +60,7 @@ def sweep(
     options: Options = Options(),  # noqa: B008 (never changed)
     imports: Sequence[Path] = (),
     retry: bool = False,
+    together: str = "off",
     watcher: Watcher | None = None,
 ) -> Sweep:
     """Train every combination of a grid, by every seed, each as an ordinary run in ``FOLDER/runs``.
@@ -80,6 +83,9 @@ def sweep(
         options: of the engine.
         imports: Python files that register networks.
         retry: train those anew that failed before.
+        together: ``on`` trains members that share their shapes (seeds, coefficients, learning rates) by one stacked
+            step, each with the numbers that it has alone but for rounding; ``auto`` where a few measured steps say that
+            it pays.
         watcher: told how it goes.
 
     Raises:
@@ -87,6 +93,7 @@ def sweep(
         Stopped: a signal came; the members under way saved first.
     """
     refuse_options(engine, jobs, options, data is not None)
+    refuse_way(together, engine)
     import_once(imports)
     base = experiment if data is None else experiment.of_python()
     chosen, notes = members(base, checked_grid(grid or {}), seeds)
@@ -97,6 +104,13 @@ def sweep(
     sets = data_checked(home, todo, data, device)
     check(todo, sets)
     work = engine_for(engine, jobs, sets, device, home.path, options) if todo else None
+    stacks = [[one] for one in todo]
+    if isinstance(work, Local):
+        new = len(todo) == len(chosen)
+        stacks, said = arranged(together, todo, sets, work.jobs, work.threads, device, new=new)
+        notes += said
+    elif together == "auto" and work is not None:
+        notes.append(f"together auto: --engine {engine} trains each member by itself")
     book = Book(home, watcher or Watcher())
     for text in notes:
         book.said(f"note: {text}")
@@ -107,12 +121,16 @@ def sweep(
         book.said(f"{len(chosen)} members{kept}; {work.about}" if work else f"all {len(chosen)} members are there")
         if work is not None:
             book.planned({one.name: one.experiment.train["n_steps"] for one in todo})
-            work.run(_tasks(todo, home, device, imports), book)
+            work.run(_tasks(stacks, home, device, imports), book)
     return Sweep(home.path, [outcome_of(home, one) for one in chosen])
 
 
-def _tasks(todo: Sequence[Member], home: SweepFolder, device: str, imports: Sequence[Path]) -> Iterator[Task]:
-    return (task_of(one.name, one.experiment, home, device, imports) for one in todo)
+def _tasks(
+    stacks: Sequence[Sequence[Member]], home: SweepFolder, device: str, imports: Sequence[Path]
+) -> Iterator[Task]:
+    for stack in stacks:
+        first, *others = (task_of(one.name, one.experiment, home, device, imports) for one in stack)
+        yield first._replace(beside=tuple(others))
 
 
 def task_of(name: str, experiment: Experiment, home: SweepFolder, device: str, imports: Sequence[Path]) -> Task:

@@ -24,8 +24,12 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._own = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+        self.follow(model)
         self.state = {name: tensor.clone() for name, tensor in self._own.items()}
+
+    def follow(self, model: nn.Module) -> None:
+        """Read the weights where they lie now: they were moved in memory."""
+        self._own = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
 
     @torch.no_grad()
     def update(self, step: int, skipped: Tensor | None = None) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ HISTORY = "history.jsonl"
 
 WRITTEN = (
     ".lock", ".history.lock", "ckpt", "config.yaml", "data.safetensors", HISTORY, "metrics.json", "metrics.jsonl",
-    "metrics.txt", "samples", "tensorboard", "trackers.json", "wandb",
+    "metrics.txt", "plane", "samples", "tensorboard", "trackers.json", "wandb",
 )  # fmt: skip
 """What a training writes into a run folder."""
 
 LEFTOVER = re.compile(
-    r"\.(config\.yaml|history\.jsonl|metrics\.jsonl?|metrics\.txt|trackers\.json|data\.safetensors|step[0-9]{6,18}\.png)\.[0-9]+\.tmp"
+    r"\.(config\.yaml|history\.jsonl|metrics\.jsonl?|metrics\.txt|trackers\.json|data\.safetensors|step[0-9]{6,18}\.(png|npz))\.[0-9]+\.tmp"
 )
-"""What a training that was killed may leave, there and in ``samples``."""
+"""What a training that was killed may leave, there, in ``samples`` and in ``plane``."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,15 @@ def refuse_existing(run: Path) -> None:
         UserError: it does, or it is no folder.
     """
     _refuse_bytes(run)
-    # Hidden are the lock, and what a run that was killed while its folder was made leaves.
-    if run.exists() and (not run.is_dir() or any(not path.name.startswith(".") for path in run.iterdir())):
+    if run.exists() and (not run.is_dir() or any(_shown(path) for path in run.iterdir())):
         raise UserError(f"{run}: this run folder exists; choose another with -e, or go on in it with --resume latest")
+
+
+def _shown(path: Path) -> bool:
+    """Whether it is more than the lock, and what a run that was killed while its folder was made leaves."""
+    if path.name == "ckpt" and path.is_dir() and not path.is_symlink():
+        return any(not below.name.startswith(".") for below in path.iterdir())
+    return not path.name.startswith(".")
 
 
 def _refuse_bytes(run: Path) -> None:
@@ -58,15 +64,18 @@ def locked(run: Path) -> Iterator[None]:
         UserError: another one is at work in it, or what a training writes in it is a link.
     """
     _refuse_bytes(run)
-    files.refuse_links(run, WRITTEN, ("ckpt", "samples", "tensorboard"))
+    files.refuse_links(run, WRITTEN, ("ckpt", "plane", "samples", "tensorboard"))
     taken = f"{run}: another training is at work in this run folder; choose another with -e"
     with files.locked(run / ".lock", timeout=0, taken=taken):
         yield
 
 
 @contextmanager
-def open_run(run: Path, config: str, *, resume: int | None) -> Iterator[None]:
+def open_run(
+    run: Path, config: str, *, resume: int | None, first: Callable[[], object] | None = None
+) -> Iterator[None]:
     """Make the run folder, or enter it to go on from the step ``resume``, and keep every other training out of it.
+    ``first`` writes the checkpoint of weights that a new one begins with, before it can be gone on in without them.
 
     Raises:
         UserError: it exists (and ``resume`` is None), has a whole checkpoint beyond that step, or another training is
@@ -76,14 +85,17 @@ def open_run(run: Path, config: str, *, resume: int | None) -> Iterator[None]:
         refuse_existing(run)
     run.mkdir(parents=True, exist_ok=True)
     with locked(run):
-        for leftover in (*run.iterdir(), *(run / "samples").glob(".*")):
+        for leftover in (*run.iterdir(), *(run / "samples").glob(".*"), *(run / "plane").glob(".*")):
             if LEFTOVER.fullmatch(leftover.name):
                 leftover.unlink()
         if resume is None:
             refuse_existing(run)
         else:
             checkpoint.set_aside(run, resume)
-        if config and not (run / "config.yaml").exists():  # first of all: a folder with it can be gone on in
+        if first is not None:
+            (run / "ckpt").mkdir(exist_ok=True)
+            first()
+        if config and not (run / "config.yaml").exists():  # a folder with it can be gone on in
             files.write_text(run / "config.yaml", config)
         (run / "ckpt").mkdir(exist_ok=True)
         yield

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
+from vaes.errors import UserError
 from vaes.randomness import Use, draw
 
 if TYPE_CHECKING:
+    from vaes.train.fidelity import Fidelity
     from vaes.train.loop import Training
 
-__all__ = ["Lines", "Listener", "Pictures", "Saving", "Validation"]
+__all__ = ["Lines", "Listener", "Pictures", "Planes", "Saving", "Validation"]
 
 
 class Listener:
@@ -88,14 +90,16 @@ class Lines(Listener):
 
 class Validation(Listener):
     """Passes over the validation images: the best step is kept, and ``patience`` of them without a better one end the
-    training."""
+    training. What ``fidelity`` measures stands beside the numbers of each."""
 
-    def __init__(self, every: int, patience: int | None) -> None:
-        self.every, self._patience = every, patience
+    def __init__(self, every: int, patience: int | None, fidelity: "Fidelity | None" = None) -> None:
+        self.every, self._patience, self._fidelity = every, patience, fidelity
 
     def start(self, training: "Training") -> None:
         """A training that had ended is not taken up again."""
         self._judge(training)
+        if self._fidelity is not None and not training.last:
+            self._fidelity.start(training)
 
     def at(self, training: "Training", step: int) -> None:
         """Validate under the weights of the training's last step, whatever the schedules give now, so that losses
@@ -103,7 +107,10 @@ class Validation(Listener):
         found = training.validate(training.splits.valid)
         if "loss" in found and not training.state.objective.unranked:
             training.save_wanted |= training.state.judge(found["loss"].value)
-        training.publish(step, "valid", {name: estimate.value for name, estimate in found.items()})
+        values = {name: estimate.value for name, estimate in found.items()}
+        if self._fidelity is not None:
+            values |= self._fidelity.measure(training)
+        training.publish(step, "valid", values)
         if worry := training.state.model.posterior.worry():
             training.say(worry)
         self._judge(training)
@@ -134,6 +141,32 @@ class Pictures(Listener):
             image = training_sheet(state.model, originals, noise, caption=f"step {step}")
             for listener in training.listeners:
                 listener.picture(training, step, image)
+
+
+class Planes(Listener):
+    """The latent plane as it forms, from the beginning on, where codes are two real numbers."""
+
+    def due(self, training: "Training", step: int) -> bool:
+        """At intervals of its own."""
+        return training.settings.shows_plane(step)
+
+    def start(self, training: "Training") -> None:
+        """What the plane is before anything is learned."""
+        if not training.state.step and self.due(training, 0):
+            self.at(training, 0)
+
+    def at(self, training: "Training", step: int) -> None:
+        """Keep it, in the first process."""
+        from vaes.view import form, forms, write_plane
+
+        valid, model = training.splits.valid, training.state.model
+        if not training.runtime.is_main or not forms(model) or not len(valid):
+            return
+        with training.clock.on("pictures"), training.state.averaged():
+            try:
+                write_plane(form(model, valid), training.folder, step)
+            except UserError as error:  # a place without an image is no reason to end a training
+                training.say(f"step {step:,}: the latent plane is not kept: {error}")
 
 
 class Saving(Listener):

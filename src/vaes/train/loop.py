@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from vaes import files
 from vaes.data import ImageSet, Splits, to_float
@@ -17,22 +18,24 @@ from vaes.memory import keep_freed_memory
 from vaes.model import refuse_device
 from vaes.objectives import Context, Noise, Objective
 from vaes.train import checkpoint
+from vaes.train.fits import UNRANKED, left_out, refuse_lone_images, refuse_turns_of_one
 from vaes.train.folder import open_run
-from vaes.train.listeners import Lines, Listener, Pictures, Saving, Validation
+from vaes.train.listeners import Listener, Saving
 from vaes.train.noise import of_step, rows
+from vaes.train.own_listeners import own_listeners
 from vaes.train.record import Clock, Record, metrics_document, metrics_table
 from vaes.train.runtime import Runtime
 from vaes.train.settings import Settings
 from vaes.train.source import Source
 from vaes.train.state import TrainState
-from vaes.train.step import advance
+from vaes.train.step import Asked, advance
 from vaes.train.stop import Stop
 from vaes.train.trackers import refuse_missing, tracked
 from vaes.train.validate import Estimate, validate
 from vaes.train.weighting import Weighting
 from vaes.train.writer import Writer
 
-__all__ = ["Training", "fit"]
+__all__ = ["Training", "begun", "fit"]
 
 AGREE_EVERY = 10
 """Over several processes with accelerators, the steps between two agreements on whether one of them was asked to stop,
@@ -51,6 +54,7 @@ def fit(
     config: str = "",
     resume: checkpoint.Checkpoint | None = None,
     within: bool = False,
+    init: Mapping[str, Any] | None = None,
     runtime: Runtime | None = None,
     callbacks: Sequence[Listener] = (),
 ) -> dict[str, Any]:
@@ -70,6 +74,7 @@ def fit(
         config: the configuration as text, for ``config.yaml`` and the metadata of the weights.
         resume: go on from this checkpoint.
         within: enter a run folder that is there already, to go on in it.
+        init: the model comes with weights that its seed does not draw, and this is said of where they are from.
         runtime: where to; by default the accelerator that there is, or the CPU.
         callbacks: see :class:`vaes.Listener`.
 
@@ -80,6 +85,30 @@ def fit(
         UserError: a batch that does not divide, a run folder that exists, a loss that is no number, no memory left.
         Stopped: SIGTERM or Ctrl-C came; the training was saved first.
     """
+    with begun(
+        objective, weighting, splits, settings, run,
+        seed=seed, flip=flip, config=config, resume=resume, within=within, init=init, runtime=runtime,
+    ) as training:  # fmt: skip
+        return training.run(callbacks)
+
+
+@contextlib.contextmanager
+def begun(
+    objective: Objective,
+    weighting: Weighting,
+    splits: Splits,
+    settings: Settings,
+    run: Path | str,
+    *,
+    seed: int = 0,
+    flip: bool = False,
+    config: str = "",
+    resume: checkpoint.Checkpoint | None = None,
+    within: bool = False,
+    init: Mapping[str, Any] | None = None,
+    runtime: Runtime | None = None,
+) -> Iterator["Training"]:
+    """What :func:`fit` runs, inside its run folder and before its first step."""
     with runtime or Runtime(precision=settings.precision) as runtime:
         refuse_device(objective.model, runtime.device)
         state = TrainState(objective.to(runtime.device), settings)
@@ -87,9 +116,15 @@ def fit(
         if resume is not None:
             state.load_state_dict(resume, branch=not within)
             training.source.restore(resume)
-        entered = open_run(training.folder, config, resume=state.step if within else None)
+        given = not within and (resume is not None or init is not None)
+        entered = open_run(
+            training.folder,
+            config,
+            resume=state.step if within else None,
+            first=(lambda: checkpoint.write(training.folder, training.taken(init))) if given else None,
+        )
         with entered if runtime.is_main else contextlib.nullcontext():
-            return training.run(callbacks)
+            yield training
 
 
 class Training:
@@ -98,10 +133,12 @@ class Training:
     Attributes:
         state: what is trained.
         splits, settings, weighting, seed, folder, runtime: as they were given.
+        pixels: C * H * W of an image.
         clock: seconds spent, by activity.
         save_wanted: set it for a checkpoint of the present step.
         listeners: all of them, in the order in which they are called.
         config: the configuration as text.
+        source: where its batches come from.
         begun: the step that it began with.
         final: what ``metrics.json`` holds, once the training has come to its end.
     """
@@ -128,20 +165,19 @@ class Training:
             raise UserError(
                 f"train.accumulate: {self.settings.accumulate} does not divide the {self.source.size} images of a step"
             )
-        _refuse_lone_images(state.objective, self._micro)
+        refuse_lone_images(state.objective, self._micro)
         refuse_missing(self.settings.trackers)
-        _refuse_turns_of_one(state.objective, self.settings)
-        self._left_out = _left_out(state.objective, splits)
+        refuse_turns_of_one(state.objective, self.settings)
+        self._left_out = left_out(state.objective, splits)
         if state.objective.unranked and self.settings.patience is not None:
-            raise UserError(f"train.patience: {_UNRANKED.format(', '.join(state.objective.unranked))}; leave it out")
+            raise UserError(f"train.patience: {UNRANKED.format(', '.join(state.objective.unranked))}; leave it out")
         if self._left_out and self.settings.patience is not None and len(splits.valid) < state.objective.least_images:
             raise UserError(f"train.patience: {self._left_out}; take more validation images, or leave patience out")
-        self._pixels = math.prod(splits.train.shape)
+        self.pixels = math.prod(splits.train.shape)
         self.clock, self._writer = Clock(), Writer()
-        self.save_wanted = False
+        self.save_wanted, self.begun = False, 0
         self.speed: float | None = None
         self.final: dict[str, Any] | None = None
-        self.begun = 0
         self._why: str | None = None
         self.listeners: list[Listener] = []
 
@@ -164,16 +200,30 @@ class Training:
     def run(self, callbacks: Sequence[Listener] = ()) -> dict[str, Any]:
         """Train to the end; returns what ``metrics.json`` holds."""
         s, state = self.settings, self.state
-        written: list[Listener] = []
-        if self.runtime.is_main:
-            written = [Record(self.folder, state.step, board="tensorboard" in s.trackers), *tracked(s.trackers)]
-        kept = (Lines(s.print_freq), Validation(s.eval_every, s.patience), Pictures(s.sample_freq))
-        self.listeners = [*written, *kept, *callbacks, Saving(s.save_freq)]
-        begun = self.begun = state.step
         if s.compile:
             state.objective.compile(mode="reduce-overhead" if self.runtime.device.type == "cuda" else "default")
         spread = self.runtime.spread(state.objective, by_turns=s.play == "alternate")
-        if begun and self.runtime.is_main:  # a training that was killed may have left one too many
+        steps = self.steps(Stop(), callbacks)
+        for asked in steps:
+            try:
+                advance(state, spread, *asked, self.runtime)
+            except BaseException as error:
+                steps.throw(error)
+        assert self.final is not None
+        return self.final
+
+    def steps(
+        self, stop: AbstractContextManager[Stop], callbacks: Sequence[Listener] = ()
+    ) -> Generator[Asked, None, None]:
+        """The training without its arithmetic: what is asked of each step, which is to be taken before the next is
+        asked for. What goes wrong in it is to be thrown in."""
+        s, state = self.settings, self.state
+        written: list[Listener] = []
+        if self.runtime.is_main:
+            written = [Record(self.folder, state.step, board="tensorboard" in s.trackers), *tracked(s.trackers)]
+        self.listeners = [*written, *own_listeners(self), *callbacks, Saving(s.save_freq)]
+        self.begun = state.step
+        if self.begun and self.runtime.is_main:  # a training that was killed may have left one too many
             checkpoint.thin_out(self.folder, s.keep, self._best)
         try:
             self._tell("start")
@@ -184,17 +234,19 @@ class Training:
             if self._left_out:
                 self.say(self._left_out)
             if state.objective.unranked and self.settings.eval_freq:
-                self.say(f"{_UNRANKED.format(', '.join(state.objective.unranked))}; the last checkpoint counts")
-            with Stop() as stop, self._writer:
+                self.say(f"{UNRANKED.format(', '.join(state.objective.unranked))}; the last checkpoint counts")
+            with stop as signals, self._writer:
                 while not self.last:
-                    step = state.step
-                    x = to_float(self.source.read(self, step, self._flip), state.model.value_range)
-                    with self._memory():
-                        advance(state, spread, x, self._noise(step), self.context(step), self.runtime)
-                    self._after(stop)
-                return self._finish(begun)
+                    with self.memory():
+                        yield self.asked(state.step)
+                    self._after(signals)
+                self._finish()
         finally:
             self._tell("end")
+
+    def asked(self, step: int) -> Asked:
+        """This process's images of a step, their noise, and its context."""
+        return Asked(*self.batch(step), self.context(step))
 
     def publish(self, step: int, split: str, values: Mapping[str, float], speed: float | None = None) -> None:
         """Give numbers to all listeners; ``speed`` is in images per second."""
@@ -207,7 +259,7 @@ class Training:
 
     def validate(self, images: ImageSet) -> dict[str, Estimate]:
         """All images of a split, under the weights that the last step of the training has, by all processes."""
-        with self.clock.on("validation"), self.state.averaged(), self._memory():
+        with self.clock.on("validation"), self.state.averaged(), self.memory():
             context = self.context(self.settings.n_steps - 1)
             return validate(
                 self.state.objective, images, context, seed=self.seed, batch_size=self._micro, runtime=self.runtime
@@ -219,13 +271,18 @@ class Training:
         if not self.runtime.is_main:
             return
         with self.clock.on("saving"):
-            taken = self.state.state_dict({"config": self.config, "image_shape": list(self.splits.train.shape)})
+            taken = self.taken()
             taken.training.update(carried)
             for listener in self.listeners:
                 if isinstance(listener, Record):
                     listener.sync()
             best = self._best
             self._writer.start(lambda: self._write(taken, best))
+
+    def taken(self, init: Mapping[str, Any] | None = None) -> checkpoint.Checkpoint:
+        """The training as it stands; ``init`` says where the weights are from that it begins with."""
+        about = {"config": self.config, "image_shape": list(self.splits.train.shape)}
+        return self.state.state_dict(about if init is None else {**about, "init": dict(init)})
 
     @property
     def _best(self) -> int | None:
@@ -239,14 +296,16 @@ class Training:
         for listener in self.listeners:
             getattr(listener, event)(self, *what)
 
-    def _noise(self, step: int) -> Noise:
+    def batch(self, step: int) -> tuple[Tensor, Noise]:
+        """This process's images of a step (B, C, H, W), in the model's value range, and the noise for them."""
         mine = slice(self.source.start, self.source.start + self.source.size)
         whole = of_step(self.state.objective, self.settings.batch_size, self.seed, step, self.runtime.device)
-        return rows(self.state.objective, whole, mine)
+        x = to_float(self.source.read(self, step, self._flip), self.state.model.value_range)
+        return x, rows(self.state.objective, whole, mine)
 
     def context(self, step: int) -> Context:
         """What the objective is told of a step."""
-        context = self.weighting.context(step, self._pixels, len(self.splits.train), self.settings.n_steps)
+        context = self.weighting.context(step, self.pixels, len(self.splits.train), self.settings.n_steps)
         model, critics = self.settings.plays(step)
         return context._replace(model_plays=model, critics_play=critics)
 
@@ -301,7 +360,7 @@ class Training:
         )
 
     @contextlib.contextmanager
-    def _memory(self) -> Any:
+    def memory(self) -> Any:
         """Inside, having no memory left is a sentence."""
         try:
             yield
@@ -322,7 +381,7 @@ class Training:
             self._writer.check()
         self.runtime.wait()
 
-    def _finish(self, begun: int) -> dict[str, Any]:
+    def _finish(self) -> None:
         """The numbers of the last step and of the best."""
         state = self.state
         if self._why:
@@ -338,9 +397,8 @@ class Training:
         if self.runtime.is_main:
             files.write_json(self.folder / "metrics.json", metrics)
             files.write_text(self.folder / "metrics.txt", metrics_table(metrics) + "\n")
-        self.say(self._accounts(begun))
+        self.say(self._accounts())
         self.runtime.wait()
-        return metrics
 
     def _numbers(self) -> dict[str, dict[str, Estimate]]:
         return {"valid": self.validate(self.splits.valid), "test": self.validate(self.splits.test)}
@@ -381,50 +439,12 @@ class Training:
             f"parameters, {world} process{'es' * (world > 1)} on {device}; {', '.join(choices)}"
         )
 
-    def _accounts(self, begun: int) -> str:
+    def _accounts(self) -> str:
         training = self.clock.read("training")
-        images = (self.state.step - begun) * self.settings.batch_size
-        rest = ", ".join(
-            f"{name} {seconds:.1f} s" for name, seconds in self.clock.seconds.items() if name != "training"
-        )
+        images = (self.state.step - self.begun) * self.settings.batch_size
+        rest = ", ".join(f"{name} {took:.1f} s" for name, took in self.clock.seconds.items() if name != "training")
         skipped = int(self.state.skips.counts[2]) if self.state.skips else 0
         return (
             f"{images:,} images in {training:.1f} s of training: {images / max(training, 1e-9):,.0f} images/s; {rest}"
             + f"; {skipped} steps whose loss or gradient was no number were skipped" * bool(skipped)
-        )
-
-
-_UNRANKED = "no step is the best: the loss holds what a critic thinks at the time ({})"
-
-
-def _left_out(objective: Objective, splits: Splits) -> str:
-    """What is not computed where a split has too few images; empty where all is."""
-    least = objective.least_images
-    few = [f"{name} has {len(getattr(splits, name))}" for name in ("valid", "test")]
-    few = [text for text, name in zip(few, ("valid", "test"), strict=True) if len(getattr(splits, name)) < least]
-    if not few:
-        return ""
-    comparing = ", ".join(name for name, term in objective.named_terms.items() if term.compares)
-    return (
-        f"{' and '.join(few)} of the images, and {comparing} needs {least}: it is left out there, and the loss with it"
-    )
-
-
-def _refuse_turns_of_one(objective: Objective, settings: Settings) -> None:
-    if settings.play == "alternate" and objective.losses == ("loss",):
-        raise UserError(
-            "train.play: alternate takes turns with a critic, and no term here has one; use together, or add "
-            "such a term (objective.terms.prior_critic)"
-        )
-
-
-def _refuse_lone_images(objective: Objective, images: int) -> None:
-    """Batch statistics of one image are none."""
-    least = objective.least_images
-    if any(isinstance(layer, _BatchNorm) for layer in objective.modules()):
-        least = max(least, 2)
-    if images < least:
-        raise UserError(
-            f"train.batch_size: batch norm and terms that compare images need {least} images or more per process and "
-            f"micro-batch, got {images}; raise it or lower train.accumulate (or use model.network.norm none)"
         )

@@ -48,9 +48,11 @@ def _factor(gram: Tensor) -> Tensor:
     return factor
 
 
-def _each(value: float | Tensor, like: Tensor) -> float | Tensor:
+def _each(value: Any, like: Tensor) -> Any:
     """A number, or one for each member (N,), to be multiplied with parameters (N, ...)."""
-    return value.to(like).reshape(-1, *[1] * (like.dim() - 1)) if isinstance(value, Tensor) else value
+    return (
+        value.to(like).reshape(value.shape + (1,) * (like.dim() - value.dim())) if isinstance(value, Tensor) else value
+    )
 
 
 def _summed(beta: float, step: Tensor) -> Tensor:
@@ -92,7 +94,8 @@ class Muon(torch.optim.Optimizer):
         options = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(parameters, options)
         self.found_inf: Tensor | None = None
-        """Where it is above 0, a step changes nothing, as in torch's fused optimisers."""
+        """Where it is above 0, a step changes nothing, as in torch's fused optimisers; for each member (N,) where they
+        are stacked, with Adam's counts of steps (N,) too."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -136,7 +139,7 @@ class Muon(torch.optim.Optimizer):
     def _put_back(self, held: list[tuple[Tensor, Tensor]]) -> None:
         for tensor, before in held:
             assert self.found_inf is not None
-            tensor.copy_(torch.where(self.found_inf > 0, before, tensor))
+            tensor.copy_(torch.where(_each(self.found_inf, tensor) > 0, before, tensor))
 
     def _step_of_each(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         """Adam's step with a learning rate for each member, which the fused one does not know."""
@@ -146,9 +149,10 @@ class Muon(torch.optim.Optimizer):
         state["step"] += 1
         state["exp_avg"].lerp_(gradient, 1 - beta1)
         state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        size = (state["exp_avg_sq"] / _summed(beta2, state["step"].to(parameter))).sqrt_().add_(group["eps"])
+        first, second = (_each(_summed(beta, state["step"].to(parameter)), parameter) for beta in (beta1, beta2))
+        size = (state["exp_avg_sq"] / second).sqrt_().add_(group["eps"])
         parameter.mul_(1 - lr * group["weight_decay"])
-        parameter.sub_(lr * state["exp_avg"] / size / _summed(beta1, state["step"].to(parameter)))
+        parameter.sub_(lr * state["exp_avg"] / size / first)
         self._put_back(held)
 
     def _steps_of_rest(self, rest: list[nn.Parameter], group: dict[str, Any]) -> None:
@@ -158,7 +162,7 @@ class Muon(torch.optim.Optimizer):
                 self.state[parameter] = {"step": torch.zeros((), device=parameter.device), **zeros}
         if not rest:
             return
-        if isinstance(group["lr"], Tensor):
+        if isinstance(group["lr"], Tensor) or self.state[rest[0]]["step"].dim():
             for parameter in rest:
                 self._step_of_each(parameter, group)
             return

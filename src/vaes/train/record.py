@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from vaes.train.loop import Training
 
 __all__ = ["Clock", "Record", "metrics_document", "metrics_table", "read_lines", "test_numbers"]
+
+PICTURE = re.compile(r"step(\d{6,18})\.(png|npz)")
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,9 @@ class Record(Listener):
             kept = [json.dumps(line) for line in read_lines(self._lines) if line["step"] <= step]
             files.write_text(self._lines, "".join(line + "\n" for line in kept))
         (run / "samples").mkdir(exist_ok=True)
+        for picture in (*(run / "samples").iterdir(), *(run / "plane").glob("*")):
+            if (match := PICTURE.fullmatch(picture.name)) and int(match[1]) > step:
+                picture.unlink()
         self._board: Any = None
         if board:
             from torch.utils.tensorboard import SummaryWriter  # slow to import

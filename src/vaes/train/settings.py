@@ -8,6 +8,9 @@ from vaes.schedules import Constant, OneCycle, Schedule, sampled
 
 __all__ = ["Settings"]
 
+PLANES = 40
+"""Pictures of the latent plane that a training keeps, beside that of its beginning."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -38,8 +41,16 @@ class Settings:
         compile: run the step compiled, on a GPU as captured graphs; it takes a compiler and a minute at the start.
         print_freq: between two lines of metrics.
         eval_freq: between two passes over the validation images; null is a tenth of the training.
+        monitor: how many validation images, and as many training images, are reconstructed at each validation for PSNR,
+            SSIM and rFID, whose names tell that number and the features; 0 for none.
+        monitor_features: those of rFID: ``auto``, ``classifier``, ``pretext``, ``inception``, ``pixels``, or the path
+            of a network that ``vaes evaluate`` left; see :func:`vaes.evaluate.features.find_features`.
         patience: how many validations in a row may bring no lower loss before the training ends; null for any number.
+        pulls_freq: between two measurements of how hard each term pulls at the model and a critic at itself; null is
+            eval_freq where a term has a critic or looks at features, else never.
         sample_freq: between two pictures.
+        plane_freq: between two pictures of the latent plane as it forms, where codes are two real numbers; null is 40
+            in all, more of them early, where most of it happens, or none where sample_freq is 0.
         save_freq: between two checkpoints; the last step is always saved.
         keep: how many of the newest checkpoints stay, beside the one with the best validation loss.
         trackers: where numbers and pictures go beside the run folder's own files: ``tensorboard`` (in the run folder),
@@ -65,8 +76,12 @@ class Settings:
     compile: bool = False
     print_freq: int = 100
     eval_freq: int | None = None
+    monitor: int = 0
+    monitor_features: str = "auto"
     patience: int | None = None
+    pulls_freq: int | None = None
     sample_freq: int = 1000
+    plane_freq: int | None = None
     save_freq: int = 1000
     keep: int = 2
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
@@ -79,8 +94,11 @@ class Settings:
             ("keep", 1),
             ("print_freq", 0),
             ("eval_freq", 0),
+            ("monitor", 0),
             ("patience", 1),
+            ("pulls_freq", 0),
             ("sample_freq", 0),
+            ("plane_freq", 0),
             ("save_freq", 0),
             ("skip_non_finite", 0),
         ):
@@ -89,6 +107,8 @@ class Settings:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if self.patience is not None and self.eval_every == 0:
             raise ValueError("patience counts validations, and eval_freq 0 makes none; leave one of them out")
+        if self.monitor and self.eval_every == 0:
+            raise ValueError("monitor measures at each validation, and eval_freq 0 makes none; leave one of them out")
         for name in ("momentum", "ema"):
             decay = getattr(self, name)
             if decay is not None and not 0 <= decay < 1:
@@ -115,6 +135,13 @@ class Settings:
     def eval_every(self) -> int:
         """``eval_freq`` as a number."""
         return max(1, self.n_steps // 10) if self.eval_freq is None else self.eval_freq
+
+    def shows_plane(self, step: int) -> bool:
+        """Whether the latent plane is kept after so many steps."""
+        if self.plane_freq is not None:
+            return self.plane_freq > 0 and (step % self.plane_freq == 0 or step == self.n_steps)
+        part = round(PLANES * math.sqrt(step / self.n_steps))
+        return self.sample_freq > 0 and step == round(self.n_steps * (part / PLANES) ** 2)
 
     @property
     def lr_schedule(self) -> Schedule:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vaes.errors import UserError
 
-__all__ = ["Skips", "restored"]
+__all__ = ["Skips", "counted", "restored"]
 
 
 class Skips:
@@ -23,7 +23,7 @@ class Skips:
     """
 
     def __init__(self, most: int, part: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-        self._most, self._part, self._optimizer = most, part, optimizer
+        self.most, self._part, self._optimizer = most, part, optimizer
         self._held: list[Tensor] = []
         self.counts = torch.zeros(3, dtype=torch.int64, device=device)
         """Bad steps in a row up to now; steps skipped since the last printed line; steps skipped in all."""
@@ -46,13 +46,18 @@ class Skips:
         gradients = [p.grad for p in self._part.parameters() if p.grad is not None]
         good = torch.stack([finite, *(gradient.isfinite().all() for gradient in gradients)]).all()
         bad = total((~good).float()) > 0
-        row = torch.where(bad, self.counts[0] + 1, 0)
-        skipped = bad & (row <= self._most)
-        self.counts = torch.stack([row, self.counts[1] + skipped, self.counts[2] + skipped])
+        self.counts, skipped = counted(self.counts, bad, self.most)
         for buffer, old in zip(self._part.buffers(), self._held, strict=True):
             buffer.copy_(torch.where(bad, old, buffer))
         self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         return skipped, bad & ~skipped
+
+
+def counted(counts: Tensor, bad: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Counts (..., 3) as of :attr:`Skips.counts` after a step that was bad or not (...), and whether it is skipped."""
+    row = torch.where(bad, counts[..., 0] + 1, 0)
+    skipped = bad & (row <= most)
+    return torch.stack([row, counts[..., 1] + skipped, counts[..., 2] + skipped], -1), skipped
 
 
 def restored(counts: Tensor, device: torch.device) -> Tensor:

@@ -1,6 +1,7 @@
 """One optimiser step: arithmetic, and nothing that waits for the device."""
 
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,16 @@ from vaes.train.noise import parts as parts_of
 from vaes.train.runtime import Runtime
 from vaes.train.state import TrainState
 
-__all__ = ["advance"]
+__all__ = ["Asked", "advance"]
+
+
+class Asked(NamedTuple):
+    """What a step is taken from."""
+
+    x: Tensor
+    """This process's images (B, C, H, W), in the model's value range."""
+    noise: Noise
+    context: Context
 
 
 def advance(

@@ -1,6 +1,6 @@
 """Trainings of one shape as one: parameters stacked, one step for all, each with the numbers that it has alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,17 +31,30 @@ class Stack:
     """
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
-        self.objective = objectives[0]
+        self.objective, self._objectives = objectives[0], list(objectives)
         for number, other in enumerate(objectives[1:], 1):
             _refuse_other_tensors(self.objective, other, number)
         named = [dict(each.named_parameters()) for each in objectives]
         self.parameters = {
-            name: nn.Parameter(torch.stack([each[name].detach() for each in named]), requires_grad=p.requires_grad)
+            name: nn.Parameter(laid([each[name].detach() for each in named]), requires_grad=p.requires_grad)
             for name, p in named[0].items()
         }
-        """Name -> (N, ...)."""
+        """Name -> (N, ...), each member's lying as it did."""
         held = [dict(each.named_buffers()) for each in objectives]
-        self.buffers = {name: torch.stack([each[name] for each in held]) for name in held[0]}
+        self.buffers = {name: laid([each[name] for each in held]) for name in held[0]}
+        self._pass: Any = self._gradients
+
+    def compile(self) -> None:
+        """From now on the pass runs compiled."""
+        self._pass = torch.compile(self._gradients)
+
+    def bind(self) -> None:
+        """Let the members' own tensors lie in the stack: what moves it moves them."""
+        for i, objective in enumerate(self._objectives):
+            own = (*objective.named_parameters(), *objective.named_buffers())
+            mine = self.member(i)
+            for name, tensor in own:
+                tensor.data = mine[name]
 
     def optimizer(self, settings: Settings) -> Muon:
         """What these settings train the stack with, by groups as alone; the ``lr`` of a group whose ``own_lr`` is None
@@ -62,33 +75,59 @@ class Stack:
         s = settings
         return Muon(found, lr=0.0, momentum=s.momentum, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay)
 
-    def backward(self, x: Tensor, noise: Noise, context: Context) -> dict[str, Tensor]:
+    def players(self) -> Iterator[list[nn.Parameter]]:
+        """The stacked parameters of the model, and of each term that has some."""
+        names = {id(parameter): name for name, parameter in self.objective.named_parameters()}
+        for player in (self.objective.model, *self.objective.terms.values()):
+            if own := [self.parameters[names[id(parameter)]] for parameter in player.parameters()]:
+                yield own
+
+    def backward(self, x: Tensor, noise: Noise, context: Context, share: float = 1.0) -> dict[str, Tensor]:
         """Images (N, B, C, H, W), noise as of :func:`stacked_noise` and context as of :func:`stacked_context` -> what
-        the objective says, each (N,). The gradients are added to those of :attr:`parameters`; buffers move on."""
-        trained = {name: p for name, p in self.parameters.items() if p.requires_grad}
+        the objective says, each (N,). ``share`` times the gradients is added to those of :attr:`parameters`; buffers
+        move on."""
+        trained = {name: p.detach() for name, p in self.parameters.items() if p.requires_grad}
         constants = {name: p.detach() for name, p in self.parameters.items() if name not in trained}
+        numbers = (dict(context.weights), {part: dict(own) for part, own in context.options.items()})
+        given = (trained, constants, self.buffers, x, noise, numbers)
+        gradients, (out, moved) = self._pass(given, context._replace(weights={}, options={}), share)
+        for name, buffer in self.buffers.items():
+            buffer.copy_(moved[name])
+        for name in trained:
+            parameter, gradient = self.parameters[name], gradients[name]
+            if gradient.stride() != parameter.stride():  # fused optimisers go through memory, whatever the strides
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        found: dict[str, Tensor] = out
+        return found
+
+    def _gradients(self, given: tuple[Any, ...], plain: Context, share: float) -> Any:
+        """Of the sum of losses, for each member; and what was found, and the buffers after it."""
 
         def loss(parameters: Any, constants: Any, buffers: Any, x: Tensor, noise: Noise, numbers: Any) -> Any:
             weights, options = numbers
             moved = {name: buffer.clone() for name, buffer in buffers.items()}
-            known = context._replace(weights=weights, options=options)
+            known = plain._replace(weights=weights, options=options)
             out = functional_call(self.objective, (parameters | constants, moved), (x, noise, known))
-            total = torch.stack([out[name] for name in self.objective.losses]).sum()
+            total = torch.stack([out[name] for name in self.objective.losses]).sum() * share
             return total, ({name: value.detach() for name, value in out.items()}, moved)
 
-        given = {name: p.detach() for name, p in trained.items()}
-        numbers = (dict(context.weights), {part: dict(own) for part, own in context.options.items()})
-        gradients, (out, self.buffers) = vmap(grad(loss, has_aux=True))(
-            given, constants, self.buffers, x, noise, numbers
-        )
-        for name, parameter in trained.items():
-            parameter.grad = gradients[name] if parameter.grad is None else parameter.grad + gradients[name]
-        found: dict[str, Tensor] = out
-        return found
+        return vmap(grad(loss, has_aux=True))(*given)
 
     def member(self, number: int) -> dict[str, Tensor]:
         """Parameters and buffers of one, views of the stack."""
         return {name: tensor.detach()[number] for name, tensor in (self.parameters | self.buffers).items()}
+
+
+def laid(members: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape -> (N, ...), each lying in memory as it did."""
+    first = members[0]
+    if first.is_contiguous() or first.numel() == 0:
+        return torch.stack(list(members))
+    order = sorted(range(first.dim()), key=first.stride, reverse=True)
+    found = torch.stack([member.permute(order) for member in members])
+    back = [order.index(i) + 1 for i in range(first.dim())]
+    return found.permute(0, *back)
 
 
 def stacked_noise(members: Sequence[Noise]) -> Noise:
@@ -113,11 +152,16 @@ def stacked_context(members: Sequence[Context], like: Tensor) -> Context:
                 "alone; give both one (constant is one)"
             )
 
-    def together(*each: float | Tensor) -> Tensor:
-        return torch.stack([torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in each])
+    def together(each: Sequence[float | Tensor]) -> Tensor:
+        if any(isinstance(value, Tensor) for value in each):
+            return torch.stack([torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in each])
+        return torch.tensor(each, dtype=like.dtype, device=like.device)
 
-    weights = tree_map(together, *(dict(m.weights) for m in members))
-    options = tree_map(together, *({part: dict(own) for part, own in m.options.items()} for m in members))
+    weights = {name: together([m.weights[name] for m in members]) for name in members[0].weights}
+    options = {
+        part: {name: together([m.options[part][name] for m in members]) for name in own}
+        for part, own in members[0].options.items()
+    }
     return members[0]._replace(weights=weights, options=options)
 
 
@@ -139,7 +183,7 @@ def obstacle(objective: Objective, image_shape: tuple[int, int, int]) -> str | N
 
 
 def _refuse_other_tensors(first: Objective, other: Objective, number: int) -> None:
-    def shapes(objective: Objective) -> dict[str, tuple[Any, ...]]:
+    def shapes(objective: Objective) -> Mapping[str, tuple[Any, ...]]:
         tensors = [*objective.named_parameters(), *objective.named_buffers()]
         return {name: (tuple(t.shape), t.dtype, t.device) for name, t in tensors}
 

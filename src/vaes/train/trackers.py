@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,8 +117,10 @@ class MLflow(Tracker):
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """See :class:`Tracker`."""
-        self._step = step
-        self._client.log_batch(self._id, metrics=[self._metric(k, v, _now(), step) for k, v in values.items()])
+        self._step, now = step, _now()
+        # It takes no brackets and commas in names.
+        named = {re.sub(r"[^\w./ -]+", "_", name).strip("_"): value for name, value in values.items()}
+        self._client.log_batch(self._id, metrics=[self._metric(k, v, now, step) for k, v in named.items()])
 
     def picture(self, step: int, image: Image.Image) -> None:
         """See :class:`Tracker`."""

@@ -2,6 +2,7 @@
 
 import vaes.drawing  # noqa: F401 - before anything here imports matplotlib
 from vaes.view.films import Film, check_film, draw_film, film
+from vaes.view.forming import Plane, form, forms, planes, read_plane, write_forming, write_plane
 from vaes.view.layout import grid, sheet
 from vaes.view.modes import (
     MODES,
@@ -23,19 +24,26 @@ __all__ = [
     "Film",
     "Options",
     "Picture",
+    "Plane",
     "check",
     "check_film",
     "decode_codes",
     "draw",
     "draw_film",
     "film",
+    "form",
+    "forms",
     "grid",
     "interpolate",
     "make",
+    "planes",
+    "read_plane",
     "reconstruct",
     "sample",
     "sheet",
     "training_sheet",
     "traverse",
     "visualize_latent",
+    "write_forming",
+    "write_plane",
 ]

@@ -25,7 +25,7 @@ from vaes.view.output import Drawn, refuse_folder
 from vaes.view.picture import Options, balanced_columns, check, check_room, lines, number
 from vaes.view.traversal import refuse_dim, row_label, said_of, sorted_dims, start_codes
 
-__all__ = ["FORMATS", "Film", "check_film", "draw_film", "film"]
+__all__ = ["FORMATS", "Film", "check_film", "draw_film", "film", "refuse_encoder", "write_film"]
 
 FORMATS = ("gif", "mp4", "webp")
 MOST_ROWS = 10
@@ -44,6 +44,7 @@ class Film(NamedTuple):
     fps: int
     sharp: bool  # its pixels are drawn enlarged, and are to keep their edges
     remarks: tuple[str, ...] = ()
+    distinct: int | None = None  # the frames after so many repeat some before them; None where all are different
 
 
 class _Stage(NamedTuple):
@@ -70,8 +71,13 @@ def check_film(mode: str, format: str) -> None:
         raise UserError(f"--format {format}: {mode} has no film; --mode {' and '.join(_STAGES)} have")
     if format not in FORMATS:
         raise UserError(f"--format {format}: films are {', '.join(FORMATS)}")
+    refuse_encoder(format)
+
+
+def refuse_encoder(format: str) -> None:
+    """UserError where there is no encoder for a format."""
     if format == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise UserError("--format mp4 needs an encoder: pip install 'vaes[film]' (gif and webp need none)")
+        raise UserError("mp4 needs an encoder: pip install 'vaes[film]' (gif and webp need none)")
 
 
 def draw_film(
@@ -95,6 +101,15 @@ def draw_film(
     path = folder / f"{mode}-film.{format}"
     refuse_folder(path)
     made = film(mode, model, options, images, caption)
+    return Drawn([path], [*made.remarks, *write_film(made, path, format)])
+
+
+def write_film(made: Film, path: Path, format: str) -> list[str]:
+    """Write a film, whole or not at all; returns what there is to say of the file.
+
+    Raises:
+        UserError: it cannot be written, or the disk is full.
+    """
     try:
         files.write_atomic(path, lambda temporary: _WRITERS[format](made, temporary))
     except OSError as error:
@@ -108,7 +123,7 @@ def draw_film(
     slow = () if format != "gif" or math.isclose(exact, made.fps) else (
         f"a GIF counts hundredths of a second: {exact:.3g} frames a second instead of {made.fps}",
     )  # fmt: skip
-    return Drawn([path], [*made.remarks, *slow, *said])
+    return [*slow, *said]
 
 
 def film(mode: str, model: VAE, options: Options, images: ImageSet | None = None, caption: str = "") -> Film:
@@ -144,7 +159,7 @@ def film(mode: str, model: VAE, options: Options, images: ImageSet | None = None
         )
 
     order = [min(k, count - k) for k in range(count)]
-    return Film(count, lambda: map(frame, order), options.fps, scale > 1, stage.remarks)
+    return Film(count, lambda: map(frame, order), options.fps, scale > 1, stage.remarks, count // 2 + 1)
 
 
 def _walks(model: VAE, options: Options, images: ImageSet | None, caption: str) -> _Stage:
@@ -235,7 +250,8 @@ _STAGES: dict[str, Callable[[VAE, Options, ImageSet | None, str], _Stage]] = {
 
 def _write_gif(made: Film, path: Path) -> None:
     """One palette for all frames: with one each, what stands still would flicker."""
-    seen = list(islice(made.frames(), 0, made.length // 2 + 1, max(1, made.length // 12)))
+    distinct = made.distinct or made.length
+    seen = list(islice(made.frames(), 0, distinct, max(1, distinct // 6)))
     strip = Image.fromarray(np.concatenate([np.asarray(frame) for frame in seen]))
     # The page's own colours are few pixels among many, and would be lost.
     inks = np.array([INK, MUTED, ACCENT])[:, None]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vaes.data.images import ImageSet
 from vaes.model import VAE, evaluation
+from vaes.priors import StandardNormal
 from vaes.view.decoding import MAX_CODES, decode, encode, on_support, random_index, said_of_support
 from vaes.view.layout import framed
 from vaes.view.picture import Options, Picture, lines, needed, strips
@@ -92,7 +93,7 @@ def _plane(model: VAE, codes: Tensor, labels: Tensor | None, images: ImageSet, o
         decoded=decoded,
         columns=columns,
         scale=scale,
-        prior=options.projection is None,
+        prior=options.projection is None and isinstance(model.prior, StandardNormal),
     )
     tiles = None if decoded is None else decoded.unflatten(0, (rows, columns))
     return _Map(picture, tiles, int(limits.outside(plane.points).sum()))

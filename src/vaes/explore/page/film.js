@@ -55,3 +55,52 @@ export function player(name) {
     },
   };
 }
+
+// Moves over the steps of a training, there and on: `show` is told where, a whole number where it stands still.
+export function overSteps(name, count, show, way, moved = () => {}) {
+  let [length, timer, held] = [count, 0, 0];
+  const slider = h("input", { type: "range", min: 0, max: count - 1, step: 1, "aria-label": `step of ${name}`, oninput: (e) => (pause(), go(Number(e.target.value)), moved(own.at)) });
+  const toggle = h("button", { type: "button", class: "play", "aria-label": `Play or pause ${name}`, title: "Play or pause", onclick: () => (timer ? pause() : play()) });
+  const go = (at) => {
+    own.at = at;
+    slider.value = Math.floor(at);
+    show(at);
+  };
+  const pause = () => {
+    cancelAnimationFrame(timer);
+    timer = 0;
+    toggle.replaceChildren(icon("play"));
+    if (own.at % 1) go(Math.floor(own.at));
+  };
+  const play = () => {
+    let last = performance.now();
+    if (own.at >= length - 1) own.at = 0;
+    const step = (now) => {
+      if (!toggle.isConnected) return;
+      const next = Math.min(own.at + (now - last) / way, length - 1);
+      last = now;
+      held = own.at >= length - 1 ? held || now : 0;
+      if (!held) go(next);
+      else if (now - held > 1500) [own.at, held] = [0, 0];
+      timer = requestAnimationFrame(step);
+    };
+    timer = requestAnimationFrame(step);
+    toggle.replaceChildren(icon("pause"));
+  };
+  const own = {
+    at: count - 1,
+    parts: [toggle, slider],
+    go,
+    // More came: who looks at the last looks at the newest.
+    grow(now) {
+      const follows = !timer && own.at >= length - 1 && now > length;
+      length = now;
+      slider.max = length - 1;
+      for (const part of own.parts) part.hidden = length < 2;
+      if (follows) go(length - 1);
+    },
+  };
+  pause();
+  own.grow(count);
+  return own;
+}

@@ -20,13 +20,14 @@ export class Points {
   constructor(canvas) {
     this.canvas = canvas;
     this.count = 0;
-    this.gl = canvas.getContext("webgl", { antialias: false, premultipliedAlpha: true, preserveDrawingBuffer: true });
     canvas.addEventListener("webglcontextlost", (e) => e.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => this.begin());
-    if (this.gl) this.begin();
   }
 
+  // At the first drawing: making a context takes a while without a graphics card, and the picture need not wait for it.
   begin() {
+    this.gl ??= this.canvas.getContext("webgl", { antialias: false, premultipliedAlpha: true });
+    if (!this.gl) return;
     const { gl } = this;
     const program = gl.createProgram();
     for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
@@ -61,6 +62,7 @@ export class Points {
   }
 
   draw(camera, size, alpha) {
+    if (!this.gl) this.begin();
     const { canvas, gl } = this;
     if (!gl || !this.given?.shown) return;
     gl.viewport(0, 0, canvas.width, canvas.height);

@@ -1,6 +1,6 @@
 // The page: its head, its views, and what changes them.
 
-import { h, button, icon, toast, download, empty } from "./dom.js";
+import { h, button, icon, toast, download, empty, thousands } from "./dom.js";
 import { state, set, on, restore, address } from "./store.js";
 import { session, openRun, watch, said, randomPrior, setRow, rows } from "./session.js";
 import { connect } from "./backend.js";
@@ -49,15 +49,24 @@ function themeToggle() {
 function head() {
   const { info } = session;
   const many = session.runs.length > 1;
-  const name = many ? h("select", { "aria-label": "run", onchange: (e) => set({ run: Number(e.target.value) }) }, session.runs.map((run, i) => h("option", { value: i, selected: i === state.run }, run.name))) : h("strong", { class: "run" }, info.name);
+  const name = many ? h("select", { "aria-label": "run", onchange: (e) => set({ run: Number(e.target.value), checkpoint: "" }) }, session.runs.map((run, i) => h("option", { value: i, selected: i === state.run }, run.name))) : h("strong", { class: "run" }, info.name);
   const facts = info.z_dim ? [`${info.method} on ${info.data}`, `${info.z_dim} dimension${info.z_dim > 1 ? "s" : ""}`, info.which] : [];
   return h(
     "header",
     {},
-    h("div", { class: "title" }, h("span", { class: "brand", "aria-hidden": "true" }, "vaes"), name, h("span", { class: "facts" }, facts.join(" · "))),
+    h("div", { class: "title" }, h("span", { class: "brand", "aria-hidden": "true" }, "vaes"), name, h("span", { class: "facts" }, facts.join(" · ")), checkpointChoice()),
     h("div", { class: "tools" }, info.z_dim ? [button("PNG of the picture", "save", async () => session.shown && download("decoded.png", await pngOf(enlarged(document.querySelector("[data-testid=decoded]")))), { bare: true }), button("Python lines", "code", pythonDialog, { bare: true })] : null, button("Copy the address of this view", "link", () => copyAddress(), { bare: true }), themeToggle()),
     h("nav", { "aria-label": "views" }, viewsNow().map(([key, [title]]) => h("button", { type: "button", "aria-current": key === state.view ? "page" : false, onclick: () => set({ view: key }) }, title))),
   );
+}
+
+// The run's own is what vaes.load takes: the best by validation loss, else the last.
+function checkpointChoice() {
+  const steps = session.info.checkpoints || [];
+  if (!session.backend.server || (steps.length < 2 && !state.checkpoint)) return null;
+  const shown = [...new Set([...steps.map(String), ...(state.checkpoint ? [state.checkpoint] : [])])];
+  const option = (value, text) => h("option", { value, selected: value === state.checkpoint }, text);
+  return h("select", { "aria-label": "checkpoint", "data-testid": "checkpoint", onchange: (e) => set({ checkpoint: e.target.value }) }, option("", "the run’s own checkpoint"), shown.map((step) => option(step, `step ${thousands(Number(step))}`)));
 }
 
 function copyAddress() {
@@ -76,16 +85,23 @@ function render() {
   const fault = session.info.error ? h("p", { class: "banner fault", role: "alert" }, session.info.error) : null;
   document.body.className = beside ? "with-side" : "";
   document.body.replaceChildren(head(), h("p", { class: "banner fault lost-note", role: "alert" }), ...[fault].filter(Boolean), h("div", { class: "page" }, side || [], place));
+  if (side) leaveSide = sidePanel(side); // asks for the picture, which comes while the view is made
   leave = view(place);
-  if (side) leaveSide = sidePanel(side);
 }
 
 async function open() {
+  let current = false;
   try {
-    await openRun(state.run, render);
+    current = await openRun(state.run);
   } catch (error) {
+    if (state.checkpoint) {
+      toast(said(error));
+      state.checkpoint = "";
+      return open();
+    }
     document.body.replaceChildren(h("p", { class: "banner fault", role: "alert" }, said(error)));
   }
+  if (current) render();
 }
 
 // More codes, a longer log or newer weights.
@@ -101,7 +117,10 @@ async function refresh(before, now) {
     set({ table: now.done });
   }
   set({ curves: now.lines });
-  if (now.newest !== before.newest && info.step !== now.newest) offerNewer();
+  if (now.newest !== before.newest) {
+    document.querySelector("header")?.replaceWith(head());
+    if (!state.checkpoint && info.step !== now.newest) offerNewer();
+  }
 }
 
 async function offerNewer() {
@@ -129,7 +148,7 @@ async function boot() {
   await open();
   takeDrops();
   on(["view"], render);
-  on(["run"], open);
+  on(["run", "checkpoint"], open);
   addEventListener("hashchange", () => {
     if (location.hash.slice(1) === address()) return;
     restore();

@@ -1,17 +1,21 @@
 // The latent map: codes of test images, what the plane decodes to beneath them, and the pointer that decodes.
 
-import { h, segmented, select, checkbox, debounce, amount, thousands, button } from "./dom.js";
+import { h, segmented, select, checkbox, debounce, amount, thousands, button, toast } from "./dom.js";
 import { state, set, on } from "./store.js";
-import { session, rows, setCode, setRow, decode, originals, labelOf, codeOfRow } from "./session.js";
+import { session, rows, setCode, setRow, decode, originals, labelOf, said, codeOfRow } from "./session.js";
 import { Points } from "./gl.js";
 import { densityOf, levelsOf, contour } from "./density.js";
-import { planeOf, planeChoices, colourChoices, colouring } from "./plane.js";
-import { picture, imageData } from "./pixels.js";
-import { css } from "./palette.js";
-import { layersOf, drawOverlay } from "./overlay.js";
+import { planeOf, planeChoices, umapWanted, colourChoices, colouring } from "./plane.js";
+import { picture } from "./pixels.js";
+import { css, token } from "./palette.js";
+import { PAD, layersOf, drawOverlay } from "./overlay.js";
+import { Tiles } from "./tiles.js";
+import { Marks } from "./marks.js";
 import { groupSheet } from "./groups.js";
 
 const LAYERS = [["tiles", "decoded"], ["dots", "codes"], ["thumbs", "originals"], ["rings", "prior rings"], ["lines", "q(z) density"]];
+
+const WHAT = ["marks", "place", "all"];
 
 export function mapView(place) {
   const view = new MapView(place);
@@ -23,19 +27,23 @@ class MapView {
     this.alone = null; // the class shown alone
     this.tool = "probe";
     this.offs = [];
-    this.tiles = { at: null, canvas: h("canvas") };
-    this.canvases = ["tiles", "points", "overlay"].map((name) => h("canvas", { class: `layer ${name}`, "aria-hidden": "true" }));
+    // One opaque canvas: to lay several over each other in every frame is slow without a graphics card.
+    this.world = h("canvas", { class: "world", "aria-hidden": "true" });
+    this.pen = this.world.getContext("2d", { alpha: false });
+    this.tiles = new Tiles(this);
+    this.marks = new Marks(this);
     this.tip = h("div", { class: "tip", hidden: true });
     this.stage = h(
       "div",
       { class: "stage", "data-testid": "map", tabindex: "0", role: "application", "aria-label": "Latent map. Arrow keys move over the plane and the picture follows; plus and minus zoom, 0 shows everything, Enter pins." },
-      this.canvases,
+      this.world,
+      this.marks.elements,
       this.tip,
     );
     this.legend = h("div", { class: "legend" });
     this.note = h("p", { class: "note" });
     place.append(h("div", { class: "map" }, this.toolbar(), this.stage, this.legend, this.note), (this.sheet = h("div", { class: "groups" })));
-    this.points = new Points(this.canvases[1]);
+    this.points = new Points(h("canvas"));
     this.bind();
     this.resize = new ResizeObserver(() => this.fit());
     this.resize.observe(this.stage);
@@ -43,14 +51,15 @@ class MapView {
     this.offs.push(
       on(["plane"], () => this.data(true)),
       on(["colour"], () => this.recolour()),
-      on(["layers"], () => (this.retile(), this.recolour())),
-      on(["code", "pinned"], () => this.later("overlay")),
+      on(["layers"], () => (this.tiles.later(), this.recolour())),
+      on(["code", "pinned"], () => this.later("marks")),
       on(["table"], () => this.data()),
       on(["theme"], () => this.recolour()),
     );
   }
 
   close() {
+    session.dragging = false;
     this.closed = true;
     this.resize.disconnect();
     this.offs.forEach((off) => off());
@@ -84,6 +93,7 @@ class MapView {
 
   data(moved) {
     this.plane = planeOf();
+    if (umapWanted() && this.plane.names[0] !== "UMAP 1") this.askUmap();
     this.points.fill("place", this.plane.points);
     this.lines = null;
     this.found = null;
@@ -97,6 +107,29 @@ class MapView {
       this.camera = null;
       this.fit();
     } else this.later();
+  }
+
+  // The server computes it; principal components are shown until it is there.
+  async askUmap() {
+    const { run } = state;
+    if (this.asking || !session.backend.server) return;
+    this.asking = true;
+    try {
+      while (!this.closed && run === state.run && umapWanted()) {
+        const { arrays, said: told } = await session.backend.umap(run);
+        if (arrays.umap) {
+          session.table.umap = arrays.umap;
+          if (arrays.umap.length === 2 * rows()) this.data(true);
+          break;
+        }
+        this.note.textContent = `UMAP of ${thousands(rows())} codes is being computed: ${told.seconds} s so far. Until then, principal components.`;
+        await new Promise((done) => setTimeout(done, 1000));
+      }
+    } catch (error) {
+      this.note.textContent = `${said(error)}. Principal components are shown.`;
+      toast(said(error));
+    }
+    this.asking = false;
   }
 
   recolour() {
@@ -140,7 +173,9 @@ class MapView {
     const { clientWidth: w, clientHeight: hgt } = this.stage;
     if (!w || !hgt) return;
     const ratio = devicePixelRatio || 1;
-    for (const canvas of this.canvases) Object.assign(canvas, { width: Math.round(w * ratio), height: Math.round(hgt * ratio) });
+    for (const canvas of [this.world, this.points.canvas]) Object.assign(canvas, { width: Math.round((w + 2 * PAD) * ratio), height: Math.round((hgt + 2 * PAD) * ratio) });
+    for (const [side, size] of [["width", w], ["height", hgt]]) this.world.style[side] = `${size + 2 * PAD}px`;
+    this.drawn = null;
     if (!this.camera && state.camera) this.camera = { x: state.camera[0], y: state.camera[1], scale: state.camera[2] };
     else if (!this.camera) this.everything(false);
     this.moved(false);
@@ -162,8 +197,8 @@ class MapView {
 
   moved(tell = true) {
     if (tell) set({ camera: Float32Array.of(this.camera.x, this.camera.y, this.camera.scale) });
-    this.retile();
-    this.later();
+    this.tiles.later();
+    this.later(this.drawn ? "place" : "all");
   }
 
   zoom(factor, px, py) {
@@ -185,98 +220,57 @@ class MapView {
     return [w / 2 + (x - this.camera.x) * this.camera.scale, hgt / 2 - (y - this.camera.y) * this.camera.scale];
   }
 
-  // Draw before the next frame: everything, or what lies over the points alone.
+  // Before the next frame: draw everything ("all"), move what was drawn ("place"), or only what marks the code ("marks").
   later(what = "all") {
-    this.whole = this.whole || what === "all";
+    this.wanted = Math.max(this.wanted || 0, WHAT.indexOf(what));
     if (this.waiting || this.closed) return;
     this.waiting = requestAnimationFrame(() => {
       this.waiting = null;
-      if (this.whole) this.draw();
-      else drawOverlay(this, layersOf());
+      const wanted = WHAT[this.wanted];
+      this.wanted = 0;
+      if (wanted === "all" || (wanted === "place" && !this.shift())) this.draw();
+      else this.marks.place();
     });
   }
 
+  // While the map moves, what was drawn moves with it: drawing waits until it stands still, or until what was drawn
+  // beyond its edges is used up.
+  shift() {
+    const { drawn, camera } = this;
+    const [x, y] = [(drawn.x - camera.x) * camera.scale, (camera.y - drawn.y) * camera.scale];
+    if (drawn.scale === camera.scale && Math.max(Math.abs(x), Math.abs(y)) > PAD) return false;
+    this.world.style.transform = `translate(${x}px, ${y}px) scale(${camera.scale / drawn.scale})`;
+    this.settle();
+    return true;
+  }
+
+  settle = debounce(200, () => this.drag || this.later());
+
   draw() {
-    this.whole = false;
     if (!this.camera || this.closed) return;
     const layers = layersOf();
-    this.canvases[1].hidden = !layers.has("dots");
+    const { pen } = this;
+    const ratio = devicePixelRatio || 1;
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.fillStyle = token("--panel");
+    pen.fillRect(0, 0, this.world.width, this.world.height);
+    pen.setTransform(ratio, 0, 0, ratio, PAD * ratio, PAD * ratio); // the stage's own pixels
+    this.tiles.draw(pen, layers);
     const n = rows();
     const zoomed = Math.max(1, this.camera.scale / 120);
     const size = Math.min(12, (n > 30000 ? 3 : n > 3000 ? 5 : 7) * Math.sqrt(zoomed));
-    if (layers.has("dots")) this.points.draw(this.camera, size, layers.has("tiles") ? 0.85 : n > 30000 ? 0.55 : 0.8);
+    if (layers.has("dots")) {
+      this.points.draw(this.camera, size, layers.has("tiles") ? 0.85 : n > 30000 ? 0.55 : 0.8);
+      pen.drawImage(this.points.canvas, -PAD, -PAD, this.points.canvas.width / ratio, this.points.canvas.height / ratio);
+    }
     if (layers.has("lines") && !this.lines && n > 10) {
       const density = densityOf(this.plane.points);
       this.lines = levelsOf(density, [0.25, 0.5, 0.75, 0.95]).map((level) => contour(density, level));
     }
-    this.drawTiles(layers.has("tiles"));
-    drawOverlay(this, layers);
-  }
-
-  // The plane, decoded
-
-  retile = debounce(90, () => this.makeTiles());
-
-  async makeTiles() {
-    if (!layersOf().has("tiles") || !this.camera || this.closed) return;
-    if (!session.backend.live) return this.storedTiles();
-    const { clientWidth: w, clientHeight: hgt } = this.stage;
-    const [, high, wide] = session.info.shape;
-    const side = Math.max(30, Math.min(64, Math.round(Math.max(high, wide))));
-    const [across, down] = [Math.ceil(w / side), Math.ceil(hgt / side)];
-    const key = [this.camera.x, this.camera.y, this.camera.scale, state.plane, across, down].join();
-    if (this.tiles.key === key) return;
-    this.tiles.key = key;
-    const canvas = h("canvas", { width: across * wide, height: down * high });
-    const pen = canvas.getContext("2d");
-    const corners = [this.toPlane(0, 0), this.toPlane(across * side, down * side)];
-    const dim = session.info.z_dim;
-    let first = true;
-    for (let row = 0; row < down; row += 4) {
-      const codes = [];
-      const end = Math.min(row + 4, down);
-      for (let r = row; r < end; r++) for (let c = 0; c < across; c++) codes.push(this.plane.toCode(...this.toPlane((c + 0.5) * side, (r + 0.5) * side)));
-      const flat = new Float32Array(codes.length * dim);
-      codes.forEach((code, i) => flat.set(code, i * dim));
-      const pixels = await decode(flat).catch(() => null);
-      if (!pixels || this.tiles.key !== key || this.closed) return;
-      codes.forEach((_, i) => pen.putImageData(imageData(pixels, session.info.shape, i), (i % across) * wide, (row + Math.floor(i / across)) * high));
-      if (first && this.tiles.canvas.width > 1) pen.canvas.dataset.partial = "1";
-      first = false;
-    }
-    Object.assign(this.tiles, { canvas, corners });
-    this.draw();
-  }
-
-  storedTiles() {
-    const { grid } = session.table;
-    if (!grid || this.tiles.key === "stored") return;
-    const { limits, rows: down, columns: across } = session.info.grid;
-    const [, high, wide] = session.info.shape;
-    const canvas = h("canvas", { width: across * wide, height: down * high });
-    const pen = canvas.getContext("2d");
-    for (let i = 0; i < across * down; i++) pen.putImageData(imageData(grid, session.info.shape, i), (i % across) * wide, Math.floor(i / across) * high);
-    Object.assign(this.tiles, { key: "stored", canvas, corners: [[limits[0], limits[3]], [limits[1], limits[2]]] });
-    this.draw();
-  }
-
-  drawTiles(shown) {
-    const canvas = this.canvases[0];
-    const pen = canvas.getContext("2d");
-    pen.setTransform(1, 0, 0, 1, 0, 0);
-    pen.clearRect(0, 0, canvas.width, canvas.height);
-    if (!shown || !this.tiles.corners) return;
-    const ratio = devicePixelRatio || 1;
-    const [[x0, y0], [x1, y1]] = this.tiles.corners;
-    const [a, b] = this.toScreen(x0, y0);
-    const [c, d] = this.toScreen(x1, y1);
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.fillStyle = "#000";
-    pen.fillRect(a, b, c - a, d - b);
-    // Dimmed, so that codes and originals above stand out.
-    pen.globalAlpha = layersOf().has("dots") || layersOf().has("thumbs") ? 0.6 : 1;
-    pen.drawImage(this.tiles.canvas, a, b, c - a, d - b);
-    pen.globalAlpha = 1;
+    drawOverlay(this, pen, layers);
+    this.drawn = { ...this.camera };
+    this.world.style.transform = "";
+    this.marks.place();
   }
 
   // Hands
@@ -299,6 +293,7 @@ class MapView {
       fingers.set(e.pointerId, where(e));
       const tool = e.button === 2 || e.button === 1 ? "pan" : e.shiftKey ? "lasso" : this.tool;
       this.drag = { tool, from: where(e), last: where(e), far: 0, path: [where(e)] };
+      session.dragging = true;
       if (tool === "probe" && e.pointerType !== "mouse") this.probe(...where(e));
     });
     stage.addEventListener("pointermove", (e) => {
@@ -313,7 +308,7 @@ class MapView {
         this.moved();
       } else if (drag.tool === "lasso") {
         drag.path.push(now);
-        this.later();
+        this.later("marks");
       } else if (drag.far > 3) {
         if (state.pinned) set({ pinned: false });
         this.probe(...now);
@@ -324,17 +319,19 @@ class MapView {
       fingers.delete(e.pointerId);
       const { drag } = this;
       this.drag = null;
+      session.dragging = false;
+      if (this.drawn) this.settle();
       if (!drag || e.type === "pointercancel") return;
       if (drag.tool === "lasso" && drag.path.length > 4) this.caught(drag.path);
       else if (drag.far <= 3 && drag.tool === "probe" && e.pointerType === "mouse") this.press(...drag.from);
-      this.later();
+      this.later("marks");
     };
     stage.addEventListener("pointerup", end);
     stage.addEventListener("pointercancel", end);
     stage.addEventListener("pointerleave", () => {
       this.tip.hidden = true;
       this.near = null;
-      this.later("overlay");
+      this.later("marks");
     });
     stage.addEventListener("keydown", (e) => this.key(e));
   }
@@ -405,10 +402,10 @@ class MapView {
 
   // The image under the pointer, beside its reconstruction.
   showNear(px, py) {
-    const near = this.nearest(px, py, 9);
+    const near = layersOf().has("dots") || layersOf().has("thumbs") ? this.nearest(px, py, 9) : null;
     if (near === this.near) return;
     this.near = near;
-    this.later("overlay");
+    this.later("marks");
     this.tip.hidden = true;
     if (near !== null) this.tell(near);
   }

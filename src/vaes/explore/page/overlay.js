@@ -1,45 +1,22 @@
-// What lies over the points: originals, rings of the prior, lines of q(z), the lasso, and where the code is.
+// What lies over the points and moves with them: originals, rings of the prior, lines of q(z).
 
 import { state } from "./store.js";
 import { session, originals, said } from "./session.js";
-import { token, css, isDark } from "./palette.js";
+import { token, css } from "./palette.js";
 import { imageData } from "./pixels.js";
 import { h } from "./dom.js";
+
+// Pixels that are drawn beyond each edge of the map, as .world of style.css places it.
+export const PAD = 160;
 
 export function layersOf() {
   return new Set(state.layers.split(","));
 }
 
-export function drawOverlay(map, layers) {
-  const canvas = map.canvases[2];
-  const pen = canvas.getContext("2d");
-  const ratio = devicePixelRatio || 1;
-  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-  pen.clearRect(0, 0, canvas.width, canvas.height);
-  if (!map.camera) return;
+export function drawOverlay(map, pen, layers) {
   if (layers.has("thumbs")) drawThumbs(map, pen);
   if (layers.has("rings") && map.plane.prior) drawRings(map, pen);
   if (layers.has("lines") && map.lines) drawLines(map, pen);
-  if (map.near !== null && map.near !== undefined) ring(pen, map.toScreen(map.plane.points[2 * map.near], map.plane.points[2 * map.near + 1]), 8);
-  if (state.code) drawCode(map, pen);
-  if (map.drag?.tool === "lasso") drawLasso(map.drag.path, pen);
-}
-
-function halo(pen, width, draw) {
-  pen.lineWidth = width + 2.5;
-  pen.strokeStyle = isDark() ? "rgb(0 0 0 / 0.65)" : "rgb(255 255 255 / 0.75)";
-  draw();
-  pen.lineWidth = width;
-  pen.strokeStyle = token("--ink");
-  draw();
-}
-
-function ring(pen, [x, y], radius) {
-  halo(pen, 1.5, () => {
-    pen.beginPath();
-    pen.arc(x, y, radius, 0, 7);
-    pen.stroke();
-  });
 }
 
 function drawRings(map, pen) {
@@ -78,36 +55,6 @@ function drawLines(map, pen) {
   pen.globalAlpha = 1;
 }
 
-function drawCode(map, pen) {
-  const [x, y] = map.toScreen(...map.plane.fromCode(state.code));
-  halo(pen, 1.6, () => {
-    pen.beginPath();
-    pen.arc(x, y, state.pinned ? 6 : 9, 0, 7);
-    for (const [u, v] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
-      pen.moveTo(x + 5 * u, y + 5 * v);
-      pen.lineTo(x + 14 * u, y + 14 * v);
-    }
-    pen.stroke();
-  });
-  if (state.pinned) {
-    pen.fillStyle = token("--accent");
-    pen.beginPath();
-    pen.arc(x, y, 4.5, 0, 7);
-    pen.fill();
-  }
-}
-
-function drawLasso(path, pen) {
-  pen.beginPath();
-  path.forEach(([x, y], i) => (i ? pen.lineTo(x, y) : pen.moveTo(x, y)));
-  pen.closePath();
-  pen.fillStyle = token("--accent");
-  pen.globalAlpha = 0.12;
-  pen.fill();
-  pen.globalAlpha = 1;
-  halo(pen, 1.4, () => pen.stroke());
-}
-
 const stamps = new Map();
 let stampsOf = null;
 
@@ -125,7 +72,7 @@ function drawThumbs(map, pen) {
   const { points } = map.plane;
   for (let row = 0; row < points.length / 2; row++) {
     const [x, y] = map.toScreen(points[2 * row], points[2 * row + 1]);
-    if (x < -side || y < -side || x > w + side || y > hgt + side) continue;
+    if (x < -PAD || y < -PAD || x > w + PAD || y > hgt + PAD) continue;
     if (map.alone !== null && map.colours.of(row) !== map.alone) continue;
     const cell = `${Math.floor(x / side)},${Math.floor(y / side)}`;
     if (taken.has(cell)) continue;

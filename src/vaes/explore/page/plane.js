@@ -9,6 +9,7 @@ export function planeChoices() {
   if (info.z_dim <= 2) return [];
   const order = info.dims.order.slice(0, 8);
   const choices = info.plane ? [["pca", "principal components"]] : [];
+  if (info.plane && (session.backend.server || session.table.umap)) choices.push(["umap", "UMAP"]);
   for (let i = 0; i < order.length; i++) for (let j = i + 1; j < Math.min(order.length, i + 4); j++) choices.push([`${order[i]},${order[j]}`, `z${order[i]} and z${order[j]}`]);
   return choices;
 }
@@ -24,6 +25,7 @@ export function planeOf() {
     for (let row = 0; row < n; row++) points.set([codes[row], height(row)], 2 * row);
     return { points, names: ["z0", "spread for the eye"], toCode: (x) => Float32Array.of(x), fromCode: (code) => [code[0], 0], prior: null };
   }
+  if (umapWanted() && table.umap?.length === 2 * n) return umapPlane(table.umap, codes, dim);
   const chosen = state.plane.split(",").map(Number);
   const pair = dim === 2 ? [0, 1] : chosen.length === 2 && chosen.every((d) => Number.isInteger(d) && d >= 0 && d < dim) ? chosen : null;
   if (!pair && info.plane) {
@@ -51,6 +53,31 @@ export function planeOf() {
     },
     fromCode: (code) => [code[i], code[j]],
     prior: info.standard ? [0, 0] : null,
+  };
+}
+
+export function umapWanted() {
+  return state.plane === "umap" && session.info.z_dim > 2;
+}
+
+// UMAP has no way back: a place stands for the code of the image nearest to it, and a code for the place of the nearest.
+function umapPlane(points, codes, dim) {
+  const nearest = (of, width, at) => {
+    let [best, found] = [Infinity, 0];
+    for (let row = 0; row < points.length / 2; row++) {
+      let sum = 0;
+      for (let d = 0; d < width && sum < best; d++) sum += (of[row * width + d] - at[d]) ** 2;
+      if (sum < best) [best, found] = [sum, row];
+    }
+    return found;
+  };
+  const codeAt = (row) => codes.slice(row * dim, (row + 1) * dim);
+  return {
+    points,
+    names: ["UMAP 1", "UMAP 2: a place is the code of the nearest image"],
+    toCode: (x, y) => codeAt(nearest(points, 2, [x, y])),
+    fromCode: (code) => [...points.slice(2 * nearest(codes, dim, code)).slice(0, 2)],
+    prior: null,
   };
 }
 

@@ -5,8 +5,6 @@ import { state, set, on } from "./store.js";
 
 export const session = { backend: null, version: "", runs: [], info: null, table: null, originals: new Map(), groups: [] };
 
-const waiting = { busy: false, next: null };
-
 export function sizeOf(info = session.info) {
   return info.shape.reduce((a, b) => a * b, 1);
 }
@@ -58,23 +56,25 @@ export function labelOf(row) {
   return session.info.labels[labels[row]] ?? String(labels[row]);
 }
 
-// Follow the code: decode the newest, never more than one at a time.
+// Follow the code: decode the newest, never more than one at a time. Returns what begins it, and what ends it.
 export function follow(show, fail) {
+  let [busy, ended] = [false, false];
   const step = async () => {
-    if (waiting.busy || !state.code || !session.info?.z_dim) return;
-    waiting.busy = true;
-    const code = state.code;
+    if (busy || ended || !state.code || !session.info?.z_dim) return;
+    busy = true;
+    const [code, weights] = [state.code, session.info.sha256];
+    const now = () => !ended && session.info?.sha256 === weights && code.length === session.info.z_dim;
     try {
       const pixels = await decode(code);
-      if (code.length === session.info.z_dim) show(pixels, code);
+      if (now()) show(pixels, code);
     } catch (error) {
-      fail(said(error));
+      if (now()) fail(said(error));
     }
-    waiting.busy = false;
-    if (state.code !== code) step();
+    busy = false;
+    if (state.code !== code || session.info?.sha256 !== weights) step();
   };
-  on(["code"], step);
-  return step;
+  const off = on(["code"], step);
+  return [step, () => (off(), (ended = true))];
 }
 
 export async function originals(wanted) {
@@ -136,19 +136,26 @@ export function inWords(code) {
   return `z = (${shown}${code.length > 8 ? ", …" : ""})`;
 }
 
-export async function openRun(run, again) {
-  session.info = session.table = null;
-  session.originals = new Map();
-  session.groups = [];
-  session.info = await session.backend.info(run);
-  if (session.info.z_dim) {
-    session.table = await session.backend.columns(run);
+// Whether what was asked for is still what is looked at.
+export async function openRun(run) {
+  // What is shown stays whole until what comes instead is there; both answers are asked for at once.
+  const asked = `${run} ${state.checkpoint}`;
+  const columns = session.runs[run]?.error ? null : session.backend.columns(run).catch(() => null);
+  const info = await session.backend.info(run);
+  const table = info.z_dim ? ((await columns) ?? (await session.backend.columns(run))) : null;
+  if (asked !== `${state.run} ${state.checkpoint}`) return false;
+  Object.assign(session, { info, table, originals: new Map(), groups: [] });
+  if (info.z_dim) {
     if (!state.code || state.code.length !== session.info.z_dim) {
       begin();
+    } else if (state.row !== null) {
+      // The same picture under other weights has another code.
+      if (state.row < rows()) setRow(state.row);
+      else Object.assign(state, { row: null, from: "the code of an image under other weights" });
     }
     for (const slot of ["a", "b"]) if (state[slot] && state[slot].length !== session.info.z_dim) state[slot] = null;
   }
-  again();
+  return true;
 }
 
 // A test image is a better beginning than the centre of the prior, which is of no image.
@@ -166,9 +173,10 @@ export function watch(refresh) {
     try {
       const now = await session.backend.progress(run);
       if (now === null) return;
-      if (run === state.run && last && last.run === run && JSON.stringify(last.now) !== JSON.stringify(now)) await refresh(last.now, now);
+      const key = `${run} ${state.checkpoint}`;
+      if (run === state.run && last && last.key === key && JSON.stringify(last.now) !== JSON.stringify(now)) await refresh(last.now, now);
       if (now.of === null ? !now.data_error && now.sha256 : now.done < now.of) wait = 700;
-      last = { run, now };
+      last = { key, now };
       document.body.classList.remove("lost");
     } catch (error) {
       document.body.classList.add("lost");

@@ -24,7 +24,8 @@ export function sidePanel(place) {
     near,
   );
   const panel = sliders(place.querySelector(".sliders"));
-  const around = debounce(250, () => neighbours(near, decoded));
+  // What costs much waits until the pointer is let go.
+  const around = debounce(350, () => (session.dragging ? around() : neighbours(near, decoded)));
 
   const tell = () => {
     words.textContent = state.from || "a code of the address";
@@ -41,11 +42,11 @@ export function sidePanel(place) {
     showBeside(beside, pixels);
     around();
   };
-  const step = follow(show, (text) => {
+  const [step, end] = follow(show, (text) => {
     fault.textContent = text;
     fault.hidden = false;
   });
-  offs.push(on(["code", "from", "pinned"], tell));
+  offs.push(end, on(["code", "from", "pinned"], tell));
   tell();
   step();
   return () => offs.forEach((off) => off());

@@ -5,6 +5,7 @@ import { debounce } from "./dom.js";
 export const state = {
   view: "map",
   run: 0,
+  checkpoint: "", // the step of another than the run's own
   code: null, // Float32Array(D)
   from: "", // what the code is, in words
   row: null, // which encoded image it is the code of
@@ -24,6 +25,7 @@ export const state = {
   sort: "worst",
   seed: 0,
   term: "",
+  formed: "", // the step whose latent plane is shown, where it is not the newest
 };
 
 const listeners = [];
@@ -41,12 +43,12 @@ export function set(changes) {
   keep();
 }
 
-const PLAIN = ["view", "colour", "plane", "layers", "path", "from_label", "to_label", "sort", "term"];
+const PLAIN = ["view", "checkpoint", "colour", "plane", "layers", "path", "from_label", "to_label", "sort", "term", "formed"];
 const COUNTS = ["run", "reach", "strength", "seed"];
 const LISTS = ["code", "a", "b", "camera"];
 
 const keep = debounce(200, () => {
-  history.replaceState(null, "", `#${address()}`);
+  if (location.protocol !== "about:") history.replaceState(null, "", `#${address()}`); // in a notebook it has none of its own
 });
 
 // Seven digits give a float32 back exactly enough for every pixel.

@@ -1,18 +1,27 @@
 // How the training went: curves of every term, what they mean in words, and its pictures as a film.
 
-import { h, empty, thousands, icon, button } from "./dom.js";
-import { state, set, on } from "./store.js";
+import { h, empty, thousands } from "./dom.js";
+import { state, on } from "./store.js";
 import { session, said } from "./session.js";
 import { chart } from "./chart.js";
 import { diagnosisCards } from "./numbers.js";
+import { overSteps } from "./film.js";
+import { formingSection } from "./forming.js";
 
-const MEANING = { elbo: "ELBO, nats per image", loss: "loss, nats per image", distortion: "distortion, −E log p(x|z), nats", rate: "rate, KL(q(z|x) ‖ p(z)), nats", mse: "squared error of a pixel", beta: "beta", lr: "learning rate" };
+const MEANING = { elbo: "ELBO", distortion: "distortion, −E log p(x|z)", rate: "rate, KL(q(z|x) ‖ p(z))", mse: "squared error", lr: "learning rate" };
 const ORDER = ["elbo", "distortion", "rate", "mse", "loss"];
 
 export function trainingView(place) {
   const curves = h("div", { class: "charts", "data-testid": "curves" });
   const cards = h("div", { class: "cards" });
-  place.append(h("section", {}, h("h2", {}, "What the numbers say"), cards), h("section", {}, h("h2", {}, "Curves", h("small", {}, session.backend.server ? "live while the run goes on" : "")), curves), filmSection());
+  const plane = session.info.z_shape?.join() === "2" && session.info.support === "real vectors";
+  const films = [lasting(formingSection, "planes", plane ? "The training kept no latent planes (train.plane_freq)." : ""), lasting(filmSection, "film", "The training left no pictures (train.sample_freq).")];
+  place.append(
+    films[0].element,
+    h("section", {}, h("h2", {}, "What the numbers say"), cards),
+    h("section", {}, h("h2", {}, "Curves", h("small", {}, session.backend.server ? "live while the run goes on" : "")), curves),
+    films[1].element,
+  );
   const draw = () => {
     diagnosisCards(cards);
     const given = session.info.curves || {};
@@ -23,46 +32,61 @@ export function trainingView(place) {
     curves.replaceChildren(
       ...names.map((name) => {
         const lines = Object.entries(given).filter(([, columns]) => columns[name]?.some((v) => v !== null)).map(([split, columns]) => ({ name: split, step: columns.step, value: columns[name], colour: split === "train" ? "--train" : "--valid", dash: split === "train" ? [] : [6, 4] }));
-        return lines.length ? chart(MEANING[name] || `${name}, nats per image`, lines) : null;
+        return lines.length ? chart([MEANING[name] || name, session.info.units?.[name]].filter(Boolean).join(", "), lines) : null;
       }).filter(Boolean),
     );
   };
   draw();
-  return on(["table", "theme", "curves"], draw);
+  return on(["table", "theme", "curves"], () => (draw(), films.forEach((film) => film.look())));
+}
+
+// A section that is made once there is something to see, and then told when there may be more.
+function lasting(make, key, missing) {
+  const element = h("div", {});
+  let more = null;
+  const look = () => {
+    if (more) return more();
+    const fault = session.info[`${key}_error`];
+    if (!fault && session.info[key]?.length) {
+      const [section, again] = make();
+      more = again;
+      element.replaceChildren(section);
+    } else if (fault || missing) element.replaceChildren(empty(fault || missing));
+  };
+  look();
+  return { element, look };
 }
 
 function place2(name) {
   const at = ORDER.indexOf(name);
-  return at < 0 ? (name === "lr" || name === "beta" ? 99 : 50) : at;
+  return at < 0 ? (session.info.units?.[name] ? 50 : 99) : at;
 }
 
 function filmSection() {
-  const steps = session.info.film || [];
-  if (!steps.length) return h("section", {}, h("h2", {}, "Pictures over the steps"), empty("The training left no pictures (train.sample_freq)."));
+  let steps = session.info.film;
   const image = h("img", { class: "film", alt: "" });
   const words = h("output", {});
-  let timer = 0;
   const kept = new Map();
-  const show = async (k) => {
-    slider.value = k;
-    words.textContent = `step ${thousands(steps[k])}`;
-    image.alt = `reconstructions and samples at step ${steps[k]}`;
+  let shown = -1;
+  const show = async (at) => {
+    const step = steps[Math.floor(at)];
+    if (step === shown) return;
+    shown = step;
+    words.textContent = `step ${thousands(step)}`;
+    image.alt = `reconstructions and samples at step ${step}`;
     try {
-      if (!kept.has(k)) kept.set(k, URL.createObjectURL(await session.backend.frame(state.run, steps[k])));
-      if (Number(slider.value) === k) image.src = kept.get(k);
+      if (!kept.has(step)) kept.set(step, URL.createObjectURL(await session.backend.frame(state.run, step)));
+      if (shown === step) image.src = kept.get(step);
     } catch (error) {
       words.textContent = said(error);
     }
   };
-  const slider = h("input", { type: "range", min: 0, max: steps.length - 1, step: 1, value: steps.length - 1, "aria-label": "step of the training", oninput: (e) => show(Number(e.target.value)) });
-  const toggle = button("Play", "play", () => {
-    if (timer) {
-      clearInterval(timer);
-      timer = 0;
-      return;
-    }
-    timer = setInterval(() => (image.isConnected ? show((Number(slider.value) + 1) % steps.length) : clearInterval(timer)), 700);
-  }, { bare: true });
-  show(steps.length - 1);
-  return h("section", {}, h("h2", {}, "Pictures over the steps"), h("div", { class: "bar" }, steps.length > 1 ? toggle : null, steps.length > 1 ? slider : null, words), image);
+  const player = overSteps("the training's pictures", steps.length, show, 700);
+  player.go(steps.length - 1);
+  const element = h("section", {}, h("h2", {}, "Pictures over the steps"), h("div", { class: "bar" }, ...player.parts, words), image);
+  const more = () => {
+    if (session.info.film?.length) steps = session.info.film; // a folder that vanished takes nothing from the page
+    player.grow(steps.length);
+  };
+  return [element, more];
 }

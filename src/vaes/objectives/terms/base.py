@@ -1,6 +1,7 @@
 """What every term is."""
 
 import abc
+import math
 
 from torch import Tensor, nn
 
@@ -42,6 +43,12 @@ class Term(nn.Module, abc.ABC):
     """Whether a lower loss with it is a better model, at different steps too: not where a critic that learns judges."""
     has_critic: bool = False
     """Whether :meth:`critic_loss` gives one."""
+    chance: float = math.log(2)
+    """:meth:`judgement` of a critic that cannot tell."""
+    reads_model: bool = False
+    """Whether it looks at ``drawn.model``, to decode other codes than the trace's."""
+    silence: str = ""
+    """What it means where its gradient is next to nothing, for people; empty where that is no fault."""
 
     def noise(self, z_shape: tuple[int, ...]) -> Draw | None:
         """What noise it takes beside codes from the prior: of each image, or of the whole batch where ``shared``."""
@@ -58,3 +65,7 @@ class Term(nn.Module, abc.ABC):
         the sum of both are those of two backward passes.
         """
         raise NotImplementedError(f"{type(self).__name__} has no critic")
+
+    def judgement(self, trace: Trace, drawn: Drawn, context: Context) -> Tensor:
+        """:meth:`critic_loss` but for what regularises it: near 0 where the critic is always right."""
+        return self.critic_loss(trace, drawn, context)

@@ -13,7 +13,7 @@ from vaes.model import Trace
 from vaes.objectives.context import Context, Drawn
 from vaes.objectives.terms.base import Term
 
-__all__ = ["MSSSIM", "FindFeatures", "Perceptual", "constant"]
+__all__ = ["MSSSIM", "FindFeatures", "InFeatures", "Perceptual", "Wavelet", "constant"]
 
 FindFeatures = Callable[[str], tuple[str, nn.Module]]
 """Of a feature network's name: what it is called in full, and images (N, C, H, W) in [0, 1] -> a sequence of maps, each
@@ -78,45 +78,49 @@ class MSSSIM(_OfImages):
         return 1 - F.ms_ssim(x, y)
 
 
-class Perceptual(_OfImages):
-    """``sum_l mean_hw |u_l(x) - u_l(y)|^2`` between images and reconstructions on [0, 1]: u_l are the features of a
-    fixed network at layer l, at each place made a vector of length 1.
+class Wavelet(_OfImages):
+    """``sum over levels, bands and places of sqrt(d^2 + 1e-6) - 1e-3``, d being the difference of image and
+    reconstruction in an orthonormal Haar wavelet's bands of detail, on [0, 1]: absolute errors of edges at each scale,
+    which pixel by pixel are small beside those of what is flat.
 
-    Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018,
-    https://arxiv.org/abs/1801.03924, equation 1, all weights 1; the loss of Johnson, Alahi & Fei-Fei, Perceptual Losses
-    for Real-Time Style Transfer and Super-Resolution, 2016, https://arxiv.org/abs/1603.08155, section 3.2, but for the
-    length.
-
-    The network is a copy whose weights are constants: they are trained by nothing, and a checkpoint holds their hash
-    alone, which must be that of the network that a training goes on with.
+    The Charbonnier loss of the bands of detail of Sadat et al., LiteVAE, 2024, https://arxiv.org/abs/2405.14477.
 
     Args:
+        image_shape: (C, H, W).
         value_range: the lowest and highest pixel value.
-        find_features: of the network.
-        features: ``classifier``, trained on the labels of the training images before the training; ``pretext``, on what
-            unlabelled ones set as tasks; ``random``, not trained; ``auto``, the first of these that the images allow;
-            or the path of such a network's .safetensors file.
+        levels: how often the image is halved; a side that is odd is first made even by repeating its last row.
     """
 
-    def __init__(
-        self, value_range: tuple[float, float], find_features: FindFeatures, *, features: str = "auto"
-    ) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], value_range: tuple[float, float], *, levels: int = 3) -> None:
         super().__init__(value_range)
-        name, network = find_features(features)
-        self.note = f"images are compared in the features of {name}"
-        self.network, self._name = constant(network), name
+        side = min(image_shape[1:])
+        if levels < 1 or side < 2**levels:
+            raise ValueError(f"levels must be 1 or more, 2^levels at most the {side} pixels of a side, got {levels}")
+        self.levels = levels
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] -> (N,)."""
+        *bands, _ = F.haar(x - y, self.levels)
+        found = [((band.square() + 1e-6).sqrt() - 1e-3).flatten(1).sum(1) for band in bands]
+        return torch.stack(found).sum(0)
+
+
+class InFeatures(Term):
+    """A term that looks at images through a fixed network: a copy whose weights are constants, trained by nothing; a
+    checkpoint holds their hash alone, which must be that of the network that a training goes on with."""
+
+    name: str
+    network: nn.Module
+
+    def _hold(self, name: str, network: nn.Module) -> None:
+        self.name, self.network = name, constant(network)
         self._sha256 = _digest(self.network)
 
-    def train(self, mode: bool = True) -> "Perceptual":
+    def train(self, mode: bool = True) -> "InFeatures":
         """The network stays in evaluation mode."""
         super().train(mode)
         self.network.eval()
         return self
-
-    def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] -> (N,)."""
-        layers = zip(self.network(x), self.network(y), strict=True)
-        return torch.stack([(_unit_length(a) - _unit_length(b)).square().sum(1).mean((1, 2)) for a, b in layers]).sum(0)
 
     def get_extra_state(self) -> Tensor:
         """The network's SHA-256, for the checkpoint."""
@@ -130,9 +134,50 @@ class Perceptual(_OfImages):
         """
         if (saved := bytes(state.tolist())) != self._sha256:
             raise UserError(
-                f"objective: images are compared in the features of {self._name} ({self._sha256.hex()[:8]}), and the "
+                f"objective: a term looks at images in the features of {self.name} ({self._sha256.hex()[:8]}), and the "
                 f"checkpoint was trained with others ({saved.hex()[:8]}); put the run's own perceptual.safetensors back"
             )
+
+
+class Perceptual(_OfImages, InFeatures):
+    """``sum_l mean_hw w_l |u_l(x) - u_l(y)|^2`` between images and reconstructions on [0, 1]: u_l are the features of a
+    fixed network at layer l, at each place made a vector of length 1.
+
+    Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018,
+    https://arxiv.org/abs/1801.03924, equation 1, all weights 1 but with the features ``lpips``, which have the paper's
+    for each channel; the loss of Johnson, Alahi & Fei-Fei, Perceptual Losses for Real-Time Style Transfer and
+    Super-Resolution, 2016, https://arxiv.org/abs/1603.08155, section 3.2, but for the length.
+
+    The network is a copy whose weights are constants: they are trained by nothing, and a checkpoint holds their hash
+    alone, which must be that of the network that a training goes on with.
+
+    Args:
+        value_range: the lowest and highest pixel value.
+        find_features: of the network.
+        features: ``classifier``, trained on the labels of the training images before the training; ``pretext``, on what
+            unlabelled ones set as tasks; ``random``, not trained; ``auto``, the first of these that the images allow;
+            the path of such a network's .safetensors file; ``lpips``, VGG-16's with the weights of LPIPS (an extra,
+            vaes[lpips]); or ``timm:NAME``, those of a model of timm (vaes[timm]).
+    """
+
+    silence = "it does nothing"
+
+    def __init__(
+        self, value_range: tuple[float, float], find_features: FindFeatures, *, features: str = "auto"
+    ) -> None:
+        super().__init__(value_range)
+        self._hold(*find_features(features))
+        self.note = f"images are compared in the features of {self.name}"
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] -> (N,)."""
+        of_channels = getattr(self.network, "weights", None)
+        found, weights = [], None if of_channels is None else of_channels()
+        for number, (a, b) in enumerate(zip(self.network(x), self.network(y), strict=True)):
+            squares = (_unit_length(a) - _unit_length(b)).square()
+            squares = squares if weights is None else weights[number][:, None, None] * squares
+            found.append(squares.sum(1).mean((1, 2)))
+        return torch.stack(found).sum(0)
 
 
 def constant(network: nn.Module) -> nn.Module:

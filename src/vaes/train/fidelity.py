@@ -1,0 +1,124 @@
+"""How well reconstructions do while a training is under way: PSNR, SSIM and rFID of held-out and of training images."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaes.data import ImageSet, to_float, to_uint8
+from vaes.errors import UserError
+from vaes.evaluate import Metric, NotApplicable, fid, reconstruction_metrics
+from vaes.evaluate.features import Features, find_features
+from vaes.evaluate.passes import choose, pixels
+from vaes.model import evaluation
+from vaes.train.validate import BLOCK
+
+if TYPE_CHECKING:
+    from vaes.train.loop import Training
+
+__all__ = ["Fidelity", "unit"]
+
+UNITS = {"psnr": "dB", "ssim": "1 for equal images", "rfid": "squared distance of features"}
+
+
+def unit(name: str) -> str | None:
+    """The unit of a number that :class:`Fidelity` gives; None for other names."""
+    base, bracket, _ = name.partition("[")
+    return UNITS.get(base.removesuffix("_train")) if bracket else None
+
+
+class _Seen(NamedTuple):
+    """Images that are looked at each time, as bytes, and their features (N, d) in the first process."""
+
+    images: Tensor
+    features: Tensor
+
+
+class Fidelity:
+    """Numbers of n validation and n training images, the same each time: ``psnr[n]``, ``ssim[n]`` and ``rfid[FEATURES,
+    n]`` of the mean images of their central codes, rounded to bytes; those of training images are ``psnr_train[n]`` and
+    so on. As many of both, because FID falls with the number of images: where the two rFIDs part, the model knows its
+    training images better than others.
+
+    Args:
+        n: images of each split.
+        features: of rFID: see :func:`vaes.evaluate.features.find_features`. A network that is trained for it is left in
+            the run folder, where ``vaes evaluate`` finds it.
+    """
+
+    _features: Features
+
+    def __init__(self, n: int, features: str) -> None:
+        self.n, self._asked = n, features
+        self._seen: dict[str, _Seen] = {}
+
+    def start(self, training: "Training") -> None:
+        """Take images and features.
+
+        Raises:
+            UserError: there are too few images, or they allow no such features.
+        """
+        splits = training.splits
+        for split in ("valid", "train"):
+            if (there := len(getattr(splits, split))) < self.n:
+                raise UserError(
+                    f"train.monitor: {self.n:,} images of each split, and {split} has {there:,}; ask for {there:,} or "
+                    f"fewer, or take more images (data.n_{split})"
+                )
+        images = {
+            suffix: _bytes(getattr(splits, split), self.n) for suffix, split in (("", "valid"), ("_train", "train"))
+        }
+        training.runtime.from_first(lambda: self._begin(training, images))
+        if not self._seen:
+            self._seen = {suffix: _Seen(taken, torch.empty(0)) for suffix, taken in images.items()}
+
+    def _begin(self, training: "Training", images: dict[str, Tensor]) -> None:
+        with torch.inference_mode():
+            try:
+                self._features = find_features(self._asked, training.splits, training.folder)
+                seen = {suffix: _Seen(taken, self._features.extract(taken)) for suffix, taken in images.items()}
+                self._rfid(seen["_train"].features, seen[""].features)
+            except NotApplicable as reason:
+                raise UserError(f"train.monitor: rFID of {self.n:,} images: {reason}") from None
+        self._seen = seen
+        training.say(f"rfid[{self._short}] is in the features of {self._features.name}")
+
+    @property
+    def _short(self) -> str:
+        return f"{self._features.name.split(' ')[0]},{self.n}"
+
+    def _rfid(self, real: Tensor, fake: Tensor) -> float:
+        return fid(real, fake, features=self._features.name).value
+
+    def measure(self, training: "Training") -> dict[str, float]:
+        """The numbers, in every process, each of which reconstructs its share."""
+        if not self._seen:
+            self.start(training)
+        model, runtime, made = training.state.model, training.runtime, {}
+        with training.clock.on("validation"), training.state.averaged(), evaluation(model):
+            for suffix, (images, _) in self._seen.items():
+                mine = {}
+                for number, part in enumerate(images.split(BLOCK // 5)):
+                    if number % runtime.world == runtime.rank:
+                        x = to_float(part, model.value_range).to(runtime.device)
+                        mine[number] = to_uint8(model.reconstruct(x), model.value_range).cpu()
+                parts = {number: part for each in runtime.collected(mine) for number, part in each.items()}
+                made[suffix] = torch.cat([parts[number] for number in sorted(parts)])
+            found: dict[str, float] = runtime.from_first(lambda: self._numbers(made))
+        return found
+
+    def _numbers(self, made: dict[str, Tensor]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for suffix, (images, real) in self._seen.items():
+            pairs = reconstruction_metrics(images.double() / 255, made[suffix].double() / 255, data_range=1)
+            found |= {
+                f"{one.name}{suffix}[{self.n}]": one.value
+                for one in pairs
+                if isinstance(one, Metric) and one.name in UNITS
+            }
+            found[f"rfid{suffix}[{self._short}]"] = self._rfid(real, self._features.extract(made[suffix]))
+        return found
+
+
+def _bytes(images: ImageSet, n: int) -> Tensor:
+    return pixels(images, choose(images, n, 0)).clone()

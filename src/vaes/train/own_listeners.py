@@ -1,0 +1,27 @@
+"""What a training does beside its steps without being asked by its caller."""
+
+from typing import TYPE_CHECKING
+
+from vaes.train.fidelity import Fidelity
+from vaes.train.listeners import Lines, Listener, Pictures, Planes, Validation
+from vaes.train.pulls import Pulls
+
+if TYPE_CHECKING:
+    from vaes.train.loop import Training
+
+__all__ = ["own_listeners"]
+
+
+def own_listeners(training: "Training") -> list[Listener]:
+    """Lines, validation, pictures, latent planes and pulls, as often as the settings say."""
+    s = training.settings
+    fidelity = Fidelity(s.monitor, s.monitor_features) if s.monitor else None
+    telling = any(term.has_critic or term.silence for term in training.state.objective.named_terms.values())
+    pulls_every = s.eval_every * telling if s.pulls_freq is None else s.pulls_freq
+    return [
+        Lines(s.print_freq),
+        Validation(s.eval_every, s.patience, fidelity),
+        Pictures(s.sample_freq),
+        Planes(),
+        Pulls(pulls_every),
+    ]
