@@ -149,15 +149,20 @@ class StreamBatches:
         return images, shards
 
     def news(self) -> str:
-        """A line where more was passed over since the last call; empty where none was."""
+        """A line where twice as much was passed over as when one was last given, or the first; else empty."""
         now = self.passed_over()
-        if now == self._told:
+        if sum(now) < max(1, 2 * sum(self._told)):
             return ""
         self._told = now
         return (
             f"warning: data.skip_bad: process {self._rank} passed over {now[0]:,} images and {now[1]:,} damaged shards "
             f"so far ({self.reader.example})"
         )
+
+    def close(self) -> None:
+        """Let go of its threads."""
+        self._taker.shutdown(wait=False, cancel_futures=True)
+        self.reader.close()
 
     def _begin(self, step: int) -> tuple[int, Future[tuple[Tensor, dict[str, Tensor]]]]:
         return step, self._taker.submit(self._take, step)

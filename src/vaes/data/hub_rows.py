@@ -36,6 +36,7 @@ def hub(
     shuffle_buffer: int = 1000,
     first: int = 2000,
     timeout: float = 60.0,
+    length: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     fit: Fit = "refuse",
     channels: Channels = "auto",
@@ -61,11 +62,12 @@ def hub(
         valid_split: the split of validation images; null holds some out.
         test_split: the split of test images; null holds some out.
         image: the column of pictures; null takes the only one.
-        label: the column of labels; null for none.
+        label: the column of labels; null takes the only one of classes.
         streaming: train on images as they come, for sets larger than disk or memory; false decodes all into the cache.
         shuffle_buffer: images among which the next of a stream is drawn, in each process.
         first: images that are looked at before a stream begins: what is held out is chosen among them.
         timeout: seconds without an image after which a stream is given up, and the training saved.
+        length: images of a stream, for objectives that depend on it (beta_tc_vae); null where the set itself tells.
         image_size: a side, or height and width, that all are brought to; null takes them as they are.
         fit: what becomes of pictures of another shape: refuse, crop to the middle, pad with black, stretch.
         channels: 1 is grey, 3 colour; auto is grey where all pictures (of a stream: those looked at first) are.
@@ -86,7 +88,7 @@ def hub(
         if given is not None
     }
     wanted = Wanted(channels, height_width(image_size), fit, white, skip_bad)
-    how = Streaming(streaming, shuffle_buffer, first, timeout)
+    how = Streaming(streaming, shuffle_buffer, first, timeout, length)
     return shard_splits("hub", parts, wanted, how, n_valid=n_valid, n_test=n_test, seed=seed)
 
 
@@ -104,7 +106,10 @@ class HubRows(Shards):
         with _reaching(self.label):
             found = there[split]()
             features = found.features or found._resolve_features().features
-        self._image, self._label = _image_column(features, root, image), label
+        self._image = _image_column(features, root, image)
+        if label is None:
+            label, self.remark = _class_column(features)
+        self._label = label
         if label is not None and label not in features:
             raise UserError(f"data.label: {root} has no column {label!r}; it has {some(sorted(features))}")
         if label is not None and isinstance(features[label], datasets.ClassLabel):
@@ -113,6 +118,8 @@ class HubRows(Shards):
         self._rows = found.select_columns(columns).cast_column(self._image, datasets.Image(decode=False))
         self._saved = isinstance(found, datasets.Dataset)
         n = -(-len(found) // ROWS) if self._saved else found.num_shards
+        told = (found.info.splits or {}).get(split) if found.info is not None else None
+        self.length = len(found) if self._saved else getattr(told, "num_examples", None)
         self.names = [f"{self.label} shard {i}" for i in range(n)]
         files = _files(there, split, found)
         local = [Path(name) for name in files if "://" not in name and Path(name).is_file()]
@@ -203,6 +210,18 @@ def _image_column(features: Any, root: str, image: str | None) -> str:
     if image not in pictures:
         raise UserError(f"data.image: the column {image!r} of {root} holds no pictures; {there}")
     return image
+
+
+def _class_column(features: Any) -> tuple[str | None, str]:
+    """The only column of classes, and what to say of the choice."""
+    import datasets
+
+    classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    if len(classes) == 1:
+        return classes[0], f"labels from the column {classes[0]!r}"
+    others = [name for name, one in features.items() if getattr(one, "dtype", "") in ("string", "int64", "int32")]
+    could = classes or others
+    return None, f"no labels are read; columns that data.label could name: {some(sorted(could))}" if could else ""
 
 
 @contextlib.contextmanager

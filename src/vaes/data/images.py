@@ -84,6 +84,11 @@ class ImageSet(abc.ABC):
         other._annotate(notes)
         return other
 
+    @property
+    def count(self) -> int:
+        """The images that training takes its batches from; 0 for a stream that does not tell."""
+        return len(self) if self.stream is None else self.stream.length or 0
+
     def streaming(self, stream: "Stream") -> Self:
         """The same images, standing for a stream."""
         other = copy.copy(self)

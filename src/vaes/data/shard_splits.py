@@ -35,11 +35,16 @@ class Streaming(NamedTuple):
     shuffle_buffer: int
     first: int
     timeout: float
+    length: int | None
 
     def check(self) -> None:
         """UserError where a number makes no sense."""
-        for name, value, least in (("shuffle_buffer", self.shuffle_buffer, 1), ("first", self.first, 3)):
-            if value < least:
+        for name, value, least in (
+            ("shuffle_buffer", self.shuffle_buffer, 1),
+            ("first", self.first, 3),
+            ("length", self.length, 1),
+        ):
+            if value is not None and value < least:
                 raise UserError(f"data.{name}: {value} is too few; it must be {least} or more")
         if not self.timeout > 0:
             raise UserError(f"data.timeout: {self.timeout:g} s; it must be above 0")
@@ -160,17 +165,24 @@ def shard_splits(
     if how.streaming:
         recipe = _recipe(read["train"].info["recipe"])
         held = torch.cat([hashes_of(divided.valid), hashes_of(divided.test)])
+        length = how.length or parts["train"].length
+        kept = sum(len(getattr(divided, name)) for name in ("valid", "test") if name not in parts)
         stream = Stream(
             parts["train"], recipe, divided.train.shape, held,
             seed=seed, buffer=how.shuffle_buffer, timeout=how.timeout, skip_bad=wanted.skip_bad,
+            length=None if length is None else max(1, length - kept),
         )  # fmt: skip
         divided = divided._replace(train=divided.train.streaming(stream))
         n = len(parts["train"].names)
+        many = f"{stream.length:,} images" if stream.length else "images"
         first = (
-            f"streamed from {n:,} shard{'s' * (n != 1)} through a buffer of {how.shuffle_buffer:,}; the "
-            f"{len(divided.train):,} of train are those looked at first, and stand for all where images are counted"
+            f"{many} streamed from {n:,} shard{'s' * (n != 1)} through a buffer of {how.shuffle_buffer:,}; the "
+            f"{len(divided.train):,} of train are those looked at first, and stand for all where it is evaluated"
         )
         said = (first, *said)
+    if remark := parts["train"].remark:
+        said = (*said, remark)
+    warned = (*warned, *(text for name, part in read.items() if (text := _unlabelled(name, part))))
     warnings = [*(text for part in read.values() for text in part.warnings), *warned]
     return divided.splits(more=said, warnings=warnings)
 
@@ -190,6 +202,16 @@ def _read(kind: str, shards: Shards, wanted: Wanted, how: Streaming) -> _Part:
     hashes = torch.tensor(info["hashes"], dtype=torch.int64)
     images = image_set(decoded.images, Annotations(paths=tuple(info["kept"]), hashes=hashes))
     return _Part(images, info, decoded.warnings)
+
+
+def _unlabelled(name: str, part: _Part) -> str:
+    """What is said where some images have labels and others have none, so that all of them go."""
+    found = part.info["labels"]
+    none = sum(label is None for label in found)
+    if none in (0, len(found)):
+        return ""
+    example = part.info["kept"][next(i for i, label in enumerate(found) if label is None)]
+    return f"{name}: {none:,} of {len(found):,} images have no label ({example}): none is kept"
 
 
 def _labels(part: _Part) -> Any:

@@ -8,7 +8,7 @@ import queue
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -58,6 +58,10 @@ class Shards(abc.ABC):
     """Changes where a file may have."""
     label_names: tuple[str, ...] = ()
     """Of labels that are numbers, where the set says them."""
+    length: int | None = None
+    """Samples in all of them, where the set says it."""
+    remark: str = ""
+    """What was decided about them, for people."""
 
     @abc.abstractmethod
     def samples(self, shard: int) -> Iterator[Sample]:
@@ -87,6 +91,8 @@ class Stream:
     samples of every one. `recipe` and `shape` (C, H, W) are those of the images that were looked at first; one that
     does not fit them cannot be used.
 
+    `length` is the number of images to train on, where it is known.
+
     Nothing for `timeout` seconds, a damaged shard and an image that cannot be used are a UserError; the last two are
     passed over and counted with `skip_bad`.
     """
@@ -102,9 +108,11 @@ class Stream:
         buffer: int,
         timeout: float,
         skip_bad: bool,
+        length: int | None = None,
     ) -> None:
         self.shards, self.recipe, self.shape, self.held = shards, recipe, shape, frozenset(held.tolist())
         self.seed, self.buffer, self.timeout, self.skip_bad = seed, buffer, timeout, skip_bad
+        self.length = length
 
 
 class Reader:
@@ -128,7 +136,7 @@ class Reader:
         """One that was passed over, and why."""
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
         self._waiting: deque[tuple[_Read, Picture | Bad | None]] = deque()
-        self._came: Iterator[_Read] | None = None
+        self._came: Generator[_Read, None, None] | None = None
         self._where = stream.shards.label
         self._last_used = 0
 
@@ -175,6 +183,12 @@ class Reader:
         self._filled = len(slots)
         self._slots[: self._filled] = slots
         self._refill(what)
+
+    def close(self) -> None:
+        """Let go of its threads; one that waits for a shard is left behind, and ends with the process."""
+        if self._came is not None:
+            self._came.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def _identity(self) -> int:
@@ -299,7 +313,7 @@ def decode(content: bytes, recipe: Recipe, shape: tuple[int, int, int]) -> Pictu
     return picture
 
 
-def ahead(items: Iterator[T], timeout: float, where: Callable[[], str]) -> Iterator[T]:
+def ahead(items: Iterator[T], timeout: float, where: Callable[[], str]) -> Generator[T, None, None]:
     """The items, which a thread takes ahead. Raises what taking them raises, and UserError where none comes for
     `timeout` seconds: the thread is left behind then, and does not keep the process alive."""
     came: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(AHEAD)

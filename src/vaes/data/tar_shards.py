@@ -40,6 +40,7 @@ def webdataset(
     shuffle_buffer: int = 1000,
     first: int = 2000,
     timeout: float = 60.0,
+    length: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     fit: Fit = "refuse",
     channels: Channels = "auto",
@@ -68,6 +69,7 @@ def webdataset(
         shuffle_buffer: images among which the next of a stream is drawn, in each process.
         first: images that are looked at before a stream begins: what is held out is chosen among them.
         timeout: seconds without an image after which a stream is given up, and the training saved.
+        length: images in all shards of a stream, for objectives that depend on it (beta_tc_vae).
         image_size: a side, or height and width, that all are brought to; null takes them as they are.
         fit: what becomes of pictures of another shape: refuse, crop to the middle, pad with black, stretch.
         channels: 1 is grey, 3 colour; auto is grey where all pictures (of a stream: those looked at first) are.
@@ -83,7 +85,7 @@ def webdataset(
         name: TarShards(given, f"data.{key}", label) for name, (key, given) in roots.items() if given is not None
     }
     wanted = Wanted(channels, height_width(image_size), fit, white, skip_bad)
-    how = Streaming(streaming, shuffle_buffer, first, timeout)
+    how = Streaming(streaming, shuffle_buffer, first, timeout, length)
     return shard_splits("webdataset", parts, wanted, how, n_valid=n_valid, n_test=n_test, seed=seed)
 
 

@@ -18,7 +18,7 @@ from vaes.memory import keep_freed_memory
 from vaes.model import refuse_device
 from vaes.objectives import Context, Noise, Objective
 from vaes.train import checkpoint
-from vaes.train.fits import UNRANKED, left_out, refuse_lone_images, refuse_turns_of_one
+from vaes.train.fits import UNRANKED, left_out, refuse_misfit
 from vaes.train.folder import open_run
 from vaes.train.listeners import Listener, Saving
 from vaes.train.noise import of_step, rows
@@ -165,9 +165,8 @@ class Training:
             raise UserError(
                 f"train.accumulate: {self.settings.accumulate} does not divide the {self.source.size} images of a step"
             )
-        refuse_lone_images(state.objective, self._micro)
+        refuse_misfit(state.objective, self.settings, splits, self._micro)
         refuse_missing(self.settings.trackers)
-        refuse_turns_of_one(state.objective, self.settings)
         self._left_out = left_out(state.objective, splits)
         if state.objective.unranked and self.settings.patience is not None:
             raise UserError(f"train.patience: {UNRANKED.format(', '.join(state.objective.unranked))}; leave it out")
@@ -235,7 +234,7 @@ class Training:
                 self.say(self._left_out)
             if state.objective.unranked and self.settings.eval_freq:
                 self.say(f"{UNRANKED.format(', '.join(state.objective.unranked))}; the last checkpoint counts")
-            with stop as signals, self._writer:
+            with stop as signals, self._writer, self.source:
                 while not self.last:
                     with self.memory():
                         yield self.asked(state.step)
@@ -305,7 +304,7 @@ class Training:
 
     def context(self, step: int) -> Context:
         """What the objective is told of a step."""
-        context = self.weighting.context(step, self.pixels, len(self.splits.train), self.settings.n_steps)
+        context = self.weighting.context(step, self.pixels, self.splits.train.count, self.settings.n_steps)
         model, critics = self.settings.plays(step)
         return context._replace(model_plays=model, critics_play=critics)
 

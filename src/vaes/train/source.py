@@ -64,6 +64,13 @@ class Source:
         assert images is not None
         return images
 
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if isinstance(self._batches, StreamBatches):
+            self._batches.close()
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds of the streams of all processes; called by all of them."""
         if not isinstance(self._batches, StreamBatches):
