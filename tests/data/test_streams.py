@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vaes import Experiment
 from vaes.data import Splits, hub, webdataset
 from vaes.data.batches import StreamBatches
 from vaes.data.hashing import content_hashes
@@ -290,3 +291,61 @@ def test_held_out_hashes_are_those_of_the_images(root: Path) -> None:
     images = parts.test.read(torch.arange(6)).numpy()
     assert parts.test.notes.hashes.tolist() == content_hashes(images).tolist()
     assert not set(content_hashes(images).tolist()) - parts.train.stream.held
+
+
+def test_labels_of_some_images_alone_are_said_to_go(root: Path) -> None:
+    write(root / "006.tar", {"9000.png": picture(9000)})
+    parts = webdataset(root=str(root), n_valid=10, n_test=20)
+    assert parts.train.labels is None
+    assert any("1 of 121 images have no label" in text and "9000" in text for text in parts.report.warnings)
+
+
+def test_the_only_column_of_classes_is_taken_and_several_are_named(rows: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="vaes[hub] is not installed")
+    parts = hub(root=str(rows / "saved"), n_valid=4, n_test=6)
+    assert parts.train.label_names == ("even", "odd")
+    assert "labels from the column 'kind'" in str(parts.report)
+    kept = datasets.load_from_disk(str(rows / "saved"))
+    classes = datasets.ClassLabel(names=["x", "y"])
+    kept.add_column("colour", [0] * len(kept)).cast_column("colour", classes).save_to_disk(str(tmp_path / "two"))
+    parts = hub(root=str(tmp_path / "two"), n_valid=4, n_test=6)
+    assert parts.train.labels is None
+    assert "no labels are read; columns that data.label could name: colour, kind" in str(parts.report)
+
+
+def test_the_last_batch_can_be_read_again(root: Path) -> None:
+    reader = batches(webdataset(root=str(root), streaming=True, **SMALL))  # type: ignore[arg-type]
+    first, second = reader.read(0).clone(), reader.read(1).clone()
+    assert torch.equal(reader.read(1), second)
+    assert not torch.equal(first, second)
+    with pytest.raises(ValueError, match="step 0"):
+        reader.read(0)
+    reader.close()
+
+
+def test_what_is_passed_over_is_told_as_it_doubles(root: Path) -> None:
+    for shard in range(1, 6):
+        write(root / f"{shard:03}.tar", {f"{i}.png": picture(8 * shard + i) if i % 2 else b"none" for i in range(8)})
+    parts = webdataset(root=str(root), streaming=True, skip_bad=True, **SMALL)  # type: ignore[arg-type]
+    reader, told = batches(parts, 4), []
+    for step in range(30):
+        reader.read(step)
+        if text := reader.news():
+            told.append(sum(reader.passed_over()))
+            assert f"{reader.passed_over()[0]:,} images" in text
+    assert len(told) > 2
+    assert all(told[k + 1] >= 2 * told[k] for k in range(len(told) - 1))
+    reader.close()
+
+
+def test_what_counts_images_wants_their_number(root: Path, tmp_path: Path) -> None:
+    data = {"kind": "webdataset", "root": str(root), "streaming": True, **SMALL}
+    train = {"n_steps": 2, "batch_size": 8, "trackers": [], "sample_freq": 0}
+    model = {"network": {"kind": "mlp", "hidden": [4]}}
+    experiment = Experiment(method="beta_tcvae", data=data, model=model, train=train)
+    with pytest.raises(UserError, match=r"data\.length: total_correlation depends on the number of training images"):
+        experiment.fit(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    told = Experiment(method="beta_tcvae", data={**data, "length": 120}, model=model, train=train)
+    assert told.build_data().train.count == 110
+    told.fit(tmp_path / "run")

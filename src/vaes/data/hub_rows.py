@@ -67,7 +67,7 @@ def hub(
         shuffle_buffer: images among which the next of a stream is drawn, in each process.
         first: images that are looked at before a stream begins: what is held out is chosen among them.
         timeout: seconds without an image after which a stream is given up, and the training saved.
-        length: images of a stream, for objectives that depend on it (beta_tc_vae); null where the set itself tells.
+        length: images of a stream, for objectives that depend on it (beta_tcvae); null where the set itself tells.
         image_size: a side, or height and width, that all are brought to; null takes them as they are.
         fit: what becomes of pictures of another shape: refuse, crop to the middle, pad with black, stretch.
         channels: 1 is grey, 3 colour; auto is grey where all pictures (of a stream: those looked at first) are.

@@ -6,9 +6,10 @@ import itertools
 import os
 import queue
 import threading
+import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -25,6 +26,9 @@ __all__ = ["DamagedShardError", "Reader", "Sample", "Shards", "Stream", "ahead"]
 
 AHEAD = 64
 """Samples that are read and not yet taken."""
+
+POLL = 0.2
+"""Seconds after which one who waits for a sample sees that nobody wants it any more."""
 
 CHUNK = 32
 """Samples that are decoded at once."""
@@ -136,7 +140,8 @@ class Reader:
         """One that was passed over, and why."""
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
         self._waiting: deque[tuple[_Read, Picture | Bad | None]] = deque()
-        self._came: Generator[_Read, None, None] | None = None
+        self._came: Iterator[_Read] | None = None
+        self._closed = threading.Event()
         self._where = stream.shards.label
         self._last_used = 0
 
@@ -186,8 +191,7 @@ class Reader:
 
     def close(self) -> None:
         """Let go of its threads; one that waits for a shard is left behind, and ends with the process."""
-        if self._came is not None:
-            self._came.close()
+        self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -223,10 +227,12 @@ class Reader:
         """The next image that can be used, into a slot of the buffer."""
         while True:
             if self._came is None:
-                self._came = ahead(self._walk(self._at), self._stream.timeout, lambda: self._where)
+                self._came = ahead(self._walk(self._at), self._stream.timeout, lambda: self._where, self._closed)
                 self._last_used = self._at[0]
             if not self._waiting:
                 chunk = list(itertools.islice(self._came, 1 if self._filled == 0 else CHUNK))
+                if self._closed.is_set():
+                    raise RuntimeError("the reader is closed")
                 self._waiting.extend(self._decoded(iter(chunk)))
             read, picture = self._waiting.popleft()
             if read.turn[0] > self._last_used + 1:
@@ -313,11 +319,14 @@ def decode(content: bytes, recipe: Recipe, shape: tuple[int, int, int]) -> Pictu
     return picture
 
 
-def ahead(items: Iterator[T], timeout: float, where: Callable[[], str]) -> Generator[T, None, None]:
-    """The items, which a thread takes ahead. Raises what taking them raises, and UserError where none comes for
-    `timeout` seconds: the thread is left behind then, and does not keep the process alive."""
+def ahead(
+    items: Iterator[T], timeout: float, where: Callable[[], str], left: threading.Event | None = None
+) -> Iterator[T]:
+    """The items, which a thread takes ahead, until there are no more or `left` is set. Raises what taking them raises,
+    and UserError where none comes for `timeout` seconds: the thread is left behind then, and does not keep the process
+    alive."""
     came: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(AHEAD)
-    left = threading.Event()
+    left = left or threading.Event()
 
     def put(what: tuple[T | None, BaseException | None]) -> bool:
         while not left.is_set():
@@ -339,10 +348,13 @@ def ahead(items: Iterator[T], timeout: float, where: Callable[[], str]) -> Gener
 
     threading.Thread(target=work, name="stream", daemon=True).start()
     try:
-        while True:
+        asked = time.monotonic()
+        while not left.is_set():
             try:
-                item, error = came.get(timeout=timeout)
+                item, error = came.get(timeout=min(timeout, POLL))
             except queue.Empty:
+                if time.monotonic() - asked < timeout:
+                    continue
                 raise UserError(
                     f"{where()}: nothing came for {timeout:g} s (data.timeout); see whether it can be read"
                 ) from None
@@ -351,5 +363,6 @@ def ahead(items: Iterator[T], timeout: float, where: Callable[[], str]) -> Gener
             if error is not None:
                 raise error
             yield item  # type: ignore[misc]
+            asked = time.monotonic()
     finally:
         left.set()

@@ -69,7 +69,7 @@ def webdataset(
         shuffle_buffer: images among which the next of a stream is drawn, in each process.
         first: images that are looked at before a stream begins: what is held out is chosen among them.
         timeout: seconds without an image after which a stream is given up, and the training saved.
-        length: images in all shards of a stream, for objectives that depend on it (beta_tc_vae).
+        length: images in all shards of a stream, for objectives that depend on it (beta_tcvae).
         image_size: a side, or height and width, that all are brought to; null takes them as they are.
         fit: what becomes of pictures of another shape: refuse, crop to the middle, pad with black, stretch.
         channels: 1 is grey, 3 colour; auto is grey where all pictures (of a stream: those looked at first) are.
@@ -242,5 +242,5 @@ def _fsspec(key: str) -> Any:
     try:
         import fsspec
     except ImportError:
-        raise UserError(f"{key}: addresses need fsspec; install it: pip install 'vaes[remote]'") from None
+        raise UserError(f"{key}: addresses need fsspec: pip install fsspec") from None
     return fsspec

@@ -434,7 +434,7 @@ class Training:
         ]
         return (
             f"training{f' from step {self.state.step}' if self.state.step else ''} to step {s.n_steps}: "
-            f"{len(self.splits.train):,} images of {'x'.join(map(str, self.splits.train.shape))}, {parameters:,} "
+            f"{self.source.words} of {'x'.join(map(str, self.splits.train.shape))}, {parameters:,} "
             f"parameters, {world} process{'es' * (world > 1)} on {device}; {', '.join(choices)}"
         )
 

@@ -22,6 +22,7 @@ class Source:
 
     Attributes:
         start, size: the slice of the global batch that is this process's.
+        words: what there is, for people.
     """
 
     def __init__(self, given: ImageSet, there: ImageSet, batch_size: int, seed: int, runtime: Runtime) -> None:
@@ -33,6 +34,8 @@ class Source:
         else:
             self._batches = StreamBatches(there, given.stream, batch_size, seed, *place)
         self.start, self.size = self._batches.start, self._batches.size
+        number = f"{there.count:,} " if there.count else ""
+        self.words = f"{number}images" + " of a stream, each" * (given.stream is not None)
 
     def read(self, training: "Training", step: int, flips: bool) -> Tensor:
         """This process's images at a step.
