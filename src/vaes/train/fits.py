@@ -7,7 +7,7 @@ from vaes.errors import UserError
 from vaes.objectives import Objective
 from vaes.train.settings import Settings
 
-__all__ = ["UNRANKED", "left_out", "refuse_lone_images", "refuse_turns_of_one"]
+__all__ = ["UNRANKED", "left_out", "refuse_misfit"]
 
 UNRANKED = "no step is the best: the loss holds what a critic thinks at the time ({})"
 
@@ -25,7 +25,19 @@ def left_out(objective: Objective, splits: Splits) -> str:
     )
 
 
-def refuse_turns_of_one(objective: Objective, settings: Settings) -> None:
+def refuse_misfit(objective: Objective, settings: Settings, splits: Splits, images: int) -> None:
+    """UserError where an objective cannot be trained so, ``images`` at a time in a process."""
+    _refuse_lone_images(objective, images)
+    _refuse_turns_of_one(objective, settings)
+    counting = [name for name, term in objective.named_terms.items() if term.counts_images]
+    if counting and not splits.train.count:
+        raise UserError(
+            f"data.length: {', '.join(counting)} depends on the number of training images, which this stream does not "
+            "tell; set it"
+        )
+
+
+def _refuse_turns_of_one(objective: Objective, settings: Settings) -> None:
     """Turns are taken with a critic."""
     if settings.play == "alternate" and objective.losses == ("loss",):
         raise UserError(
@@ -34,7 +46,7 @@ def refuse_turns_of_one(objective: Objective, settings: Settings) -> None:
         )
 
 
-def refuse_lone_images(objective: Objective, images: int) -> None:
+def _refuse_lone_images(objective: Objective, images: int) -> None:
     """Batch statistics of one image are none."""
     least = objective.least_images
     if any(isinstance(layer, _BatchNorm) for layer in objective.modules()):
