@@ -83,8 +83,8 @@ def decoded(files: list[bytes], n: int) -> float:
 def ours(folder: Path, n: int, seed: int) -> float:
     """Images/s of batches, once the buffer is full."""
     splits = webdataset(root=str(folder), streaming=True, seed=seed)
-    assert splits.train.stream is not None
-    reader = StreamBatches(splits.train, splits.train.stream, BATCH, seed)
+    assert splits.stream is not None
+    reader = StreamBatches(splits.train, splits.stream, BATCH, seed)
     reader.read(0)
     forget(folder)
     began = time.perf_counter()

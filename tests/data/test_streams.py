@@ -58,8 +58,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def batches(parts: Splits, size: int = 8, rank: int = 0, world: int = 1) -> StreamBatches:
-    assert parts.train.stream is not None
-    return StreamBatches(parts.train, parts.train.stream, size, 0, rank, world)
+    assert parts.stream is not None
+    return StreamBatches(parts.train, parts.stream, size, 0, rank, world)
 
 
 def run(reader: StreamBatches, steps: int) -> None:
@@ -70,7 +70,7 @@ def run(reader: StreamBatches, steps: int) -> None:
 def test_stored_as_a_folder_is(root: Path) -> None:
     parts = webdataset(root=str(root), n_valid=10, n_test=20)
     assert [len(part) for part in parts] == [90, 10, 20]
-    assert parts.train.stream is None
+    assert parts.stream is None
     seen = [i for part in parts for i in number(part.read(torch.arange(len(part))))]
     assert sorted(seen) == list(range(120))
     rows = torch.arange(len(parts.test))
@@ -114,7 +114,7 @@ def test_resume_is_exact_and_reads_the_buffer_again(root: Path) -> None:
 
 
 def test_processes_share_the_shards(root: Path) -> None:
-    parts = webdataset(root=str(root), streaming=True, **SMALL)
+    parts = webdataset(root=str(root), streaming=True, **{**SMALL, "shuffle_buffer": 8})
     for world in (2, 9):  # more processes than shards share the samples of each
         ranks = [batches(parts, 2 * world, rank, world) for rank in range(world)]
         seen = [{i for step in range(80) for i in number(rank.read(step))} for rank in ranks]
@@ -200,11 +200,11 @@ def test_a_pass_without_images_is_a_sentence(root: Path) -> None:
         def samples(self, shard: int) -> Iterator[Sample]:
             return iter(())
 
-    stream = webdataset(root=str(root), streaming=True, **SMALL).train.stream
+    stream = webdataset(root=str(root), streaming=True, **SMALL).stream
     assert stream is not None
     stream.shards = Empty()
     with pytest.raises(UserError, match="gave no image"):
-        Reader(stream).take(4, 0)
+        Reader(stream, 0).take(4, 0)
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_held_out_hashes_are_those_of_the_images(root: Path) -> None:
     parts = webdataset(root=str(root), streaming=True, **SMALL)
     images = parts.test.read(torch.arange(6)).numpy()
     assert parts.test.notes.hashes.tolist() == content_hashes(images).tolist()
-    assert not set(content_hashes(images).tolist()) - parts.train.stream.held
+    assert not set(content_hashes(images).tolist()) - parts.stream.held
 
 
 def test_labels_of_some_images_alone_are_said_to_go(root: Path) -> None:
@@ -347,5 +347,17 @@ def test_what_counts_images_wants_their_number(root: Path, tmp_path: Path) -> No
         experiment.fit(tmp_path / "run")
     assert not (tmp_path / "run").exists()
     told = Experiment(method="beta_tcvae", data={**data, "length": 120}, model=model, train=train)
-    assert told.build_data().train.count == 110
+    assert told.build_data().count == 110
     told.fit(tmp_path / "run")
+
+
+def test_a_buffer_holds_no_image_twice_at_first_and_no_step_takes_more(root: Path) -> None:
+    parts = webdataset(root=str(root), streaming=True, **{**SMALL, "shuffle_buffer": 111})  # type: ignore[arg-type]
+    with pytest.raises(
+        UserError, match=r"data\.shuffle_buffer: 111 where .* has 110 training images; it must be at most"
+    ):
+        batches(parts).read(0)
+    parts = webdataset(root=str(root), streaming=True, **{**SMALL, "shuffle_buffer": 110})  # type: ignore[arg-type]
+    batches(parts).read(0)
+    with pytest.raises(UserError, match=r"data\.shuffle_buffer: 110 where a process takes 112 images at a step"):
+        batches(parts, 112)

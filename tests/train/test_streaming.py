@@ -20,7 +20,7 @@ from trainings import everything
 from vaes import Experiment
 from vaes.data.stream import Sample
 from vaes.data.tar_shards import TarShards
-from vaes.errors import UserError
+from vaes.errors import Stopped, UserError
 from vaes.train import checkpoint
 
 BIN = Path(sys.executable).parent
@@ -93,6 +93,55 @@ def test_a_stall_is_said_and_the_training_saved(shards: Path, tmp_path: Path, mo
     experiment.fit(tmp_path / "stalled", resume="latest", device="cpu")
     stuck.set()
     a, b = (checkpoint.read(checkpoint.newest_folder(tmp_path / name)) for name in ("whole", "stalled"))
+    assert all((a.weights[name] == b.weights[name]).all() for name in a.weights)
+
+
+def test_a_signal_while_a_stream_stalls_saves_at_once(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"kind": "webdataset", "root": str(shards), "streaming": True, "first": 40, "shuffle_buffer": 20}
+    train = {"n_steps": 30, "batch_size": 8, "save_freq": 100, "sample_freq": 0, "trackers": []}
+    experiment = Experiment(data=data, model={"network": {"kind": "mlp", "hidden": [4]}}, train=train)
+    whole = experiment.fit(tmp_path / "whole", device="cpu")
+    stuck, read, samples = threading.Event(), [0], TarShards.samples
+
+    def stalling(self: TarShards, shard: int) -> Iterator[Sample]:
+        for sample in samples(self, shard):
+            read[0] += 1
+            if read[0] == 200:
+                threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()  # the training waits by then
+                stuck.wait()
+            yield sample
+
+    monkeypatch.setattr(TarShards, "samples", stalling)
+    with pytest.raises(Stopped, match=r"--resume latest") as caught:
+        experiment.fit(tmp_path / "stopped", device="cpu")  # data.timeout is 60 s
+    assert caught.value.status == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    stuck.set()
+    assert 0 < checkpoint.read(checkpoint.newest_folder(tmp_path / "stopped")).step < 30
+    again = experiment.fit(tmp_path / "stopped", resume="latest", device="cpu")
+    assert all((again.model.state_dict()[name] == x).all() for name, x in whole.model.state_dict().items())
+
+
+def test_a_branch_can_be_gone_on_in_from_its_first_checkpoint(shards: Path, tmp_path: Path) -> None:
+    data = {"kind": "webdataset", "root": str(shards), "streaming": True, "first": 40, "shuffle_buffer": 20}
+    train = {"n_steps": 4, "batch_size": 8, "save_freq": 2, "sample_freq": 0, "trackers": []}
+    experiment = Experiment(data=data, model={"network": {"kind": "mlp", "hidden": [4]}}, train=train)
+    experiment.fit(tmp_path / "run", device="cpu")
+    first = checkpoint.checkpoints(tmp_path / "run")[-1]
+    with experiment.begun_in(tmp_path / "same", resume=first, device="cpu") as (training, _):
+        assert not training.source.notes
+    with experiment.replace({"data.shuffle_buffer": 30}).begun_in(tmp_path / "other", resume=first, device="cpu") as (
+        training,
+        _,
+    ):
+        assert "begins anew" in training.source.notes[0]
+    with experiment.begun_in(tmp_path / "given", init=tmp_path / "run", device="cpu"):
+        pass
+    for name in ("same", "given"):
+        experiment.fit(tmp_path / name, resume="latest", device="cpu")
+    a, b = (checkpoint.read(checkpoint.newest_folder(tmp_path / name)) for name in ("run", "same"))
     assert all((a.weights[name] == b.weights[name]).all() for name in a.weights)
 
 

@@ -1,7 +1,7 @@
 """The order of training as a pure function of the step, and what is done to a batch after it is read."""
 
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from vaes.errors import UserError
 from vaes.randomness import Use, generator, permutation
 
 __all__ = ["Batches", "StreamBatches", "flip", "to_float", "to_uint8"]
+
+LOOK = 0.2
+"""Seconds between two looks whether what waits for a stream was stopped."""
 
 
 class Batches:
@@ -104,7 +107,12 @@ class StreamBatches:
         self.images, self._seed = images, seed
         self.size = batch_size // world
         self.start = rank * self.size
-        self.reader = Reader(stream, rank, world)
+        if stream.buffer < self.size:
+            raise UserError(
+                f"data.shuffle_buffer: {stream.buffer:,} where a process takes {self.size:,} images at a step "
+                f"(train.batch_size); it must be {self.size:,} or more"
+            )
+        self.reader = Reader(stream, seed, rank, world)
         self._rank = rank
         self._taker = ThreadPoolExecutor(1)
         self._waiting: tuple[int, Future[tuple[Tensor, dict[str, Tensor]]]] | None = None
@@ -115,11 +123,9 @@ class StreamBatches:
     def read(self, step: int, flips: bool = False) -> Tensor:
         """This rank's images at `step`, (B / world, C, H, W) uint8 on `images.device`, as `Batches.read` gives them.
         Raises UserError where the stream ends, stalls or is damaged."""
+        self.wait(step)
         if self._read is None or self._read[0] != step:
-            if self._waiting is None:
-                self._waiting = self._begin(step)
-            if self._waiting[0] != step:
-                raise ValueError(f"step {step} where the stream stands at {self._waiting[0]}")
+            assert self._waiting is not None
             images, self._state = self._waiting[1].result()
             self._waiting = self._begin(step + 1)
             self._read = step, images.to(self.images.device, non_blocking=True)
@@ -129,9 +135,27 @@ class StreamBatches:
             images = coin(images, positions, self._seed, Use.DYNAMIC, step)
         return flip(images, self._seed, step, self.start) if flips else images
 
+    def wait(self, step: int, stopped: Callable[[], bool] = bool) -> bool:
+        """Wait for the images of a step, but no longer than until `stopped`; whether they, or an error, are there."""
+        if self._read is not None and self._read[0] == step:
+            return True
+        if self._waiting is None:
+            self._waiting = self._begin(step)
+        if self._waiting[0] != step:
+            raise ValueError(f"step {step} where the stream stands at {self._waiting[0]}")
+        while not wait([self._waiting[1]], LOOK).done:
+            if stopped():
+                return False
+        return True
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds of this process's part."""
         return {f"stream.{self._rank}.{name}": x for name, x in self._state.items()}
+
+    def begin(self) -> None:
+        """Fill the buffer, unless it was restored. Raises UserError where too few images come."""
+        self.reader.fill()
+        self._state = self.reader.state()
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint's tensors. Raises UserError where they are of another stream or world."""

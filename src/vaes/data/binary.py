@@ -31,12 +31,11 @@ def binarize(splits: Splits, protocol: Protocol, *, seed: int = 0) -> Splits:
     """
     if protocol == "none":
         return splits
-    if protocol == "static" and splits.train.stream is not None:
+    if protocol == "static" and splits.stream is not None:
         raise UserError("data.binarize: static draws belong to places in a set, and a stream has none; use dynamic")
     parts = [BinarySet(images, seed, place) for place, images in enumerate(splits)]
     if protocol == "dynamic":
         parts[0].redrawn = splits.train
-    parts[0].stream = splits.train.stream
     return replace(splits, train=parts[0], valid=parts[1], test=parts[2])
 
 

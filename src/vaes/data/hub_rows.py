@@ -75,7 +75,7 @@ def hub(
         skip_bad: leave out pictures that cannot be decoded and the rest of damaged shards, and count them.
         n_valid: how many are held out for validation; null is a twentieth (of a stream: of those looked at first).
         n_test: how many are held out for testing; null is a tenth (of a stream: of those looked at first).
-        seed: chooses the images that are held out, and the order of a stream.
+        seed: chooses the images that are held out.
     """
     check_white(white)
     if importlib.util.find_spec("datasets") is None:

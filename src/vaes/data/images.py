@@ -5,7 +5,7 @@ import copy
 import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from torch import Tensor
 
 from vaes.errors import UserError
 from vaes.memory import available
-
-if TYPE_CHECKING:
-    from vaes.data.stream import Stream
 
 __all__ = ["Annotations", "ImageSet", "MemmapSet", "TensorSet", "image_set"]
 
@@ -62,8 +59,6 @@ class ImageSet(abc.ABC):
     redrawn: "ImageSet | None" = None
     """The grey images from which training draws new black and white ones at every step; None where it takes what `read`
     gives."""
-    stream: "Stream | None" = None
-    """Where training takes its images from; this set is then those that were looked at first."""
 
     def __init__(
         self, shape: tuple[int, int, int], device: torch.device, index_device: torch.device, notes: Annotations
@@ -82,17 +77,6 @@ class ImageSet(abc.ABC):
         """The same images with other annotations."""
         other = copy.copy(self)
         other._annotate(notes)
-        return other
-
-    @property
-    def count(self) -> int:
-        """The images that training takes its batches from; 0 for a stream that does not tell."""
-        return len(self) if self.stream is None else self.stream.length or 0
-
-    def streaming(self, stream: "Stream") -> Self:
-        """The same images, standing for a stream."""
-        other = copy.copy(self)
-        other.stream = stream
         return other
 
     @abc.abstractmethod

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -162,6 +163,7 @@ def shard_splits(
     damaged = [text for part in read.values() for text in part.info["damaged"]]
     if damaged:
         warned = (*warned, f"data.skip_bad: {len(damaged)} damaged shards, read as far as they go: {damaged[0]}")
+    stream = None
     if how.streaming:
         recipe = _recipe(read["train"].info["recipe"])
         held = torch.cat([hashes_of(divided.valid), hashes_of(divided.test)])
@@ -169,10 +171,9 @@ def shard_splits(
         kept = sum(len(getattr(divided, name)) for name in ("valid", "test") if name not in parts)
         stream = Stream(
             parts["train"], recipe, divided.train.shape, held,
-            seed=seed, buffer=how.shuffle_buffer, timeout=how.timeout, skip_bad=wanted.skip_bad,
+            buffer=how.shuffle_buffer, timeout=how.timeout, skip_bad=wanted.skip_bad,
             length=None if length is None else max(1, length - kept),
         )  # fmt: skip
-        divided = divided._replace(train=divided.train.streaming(stream))
         n = len(parts["train"].names)
         many = f"{stream.length:,} images" if stream.length else "images"
         first = (
@@ -184,7 +185,7 @@ def shard_splits(
         said = (*said, remark)
     warned = (*warned, *(text for name, part in read.items() if (text := _unlabelled(name, part))))
     warnings = [*(text for part in read.values() for text in part.warnings), *warned]
-    return divided.splits(more=said, warnings=warnings)
+    return replace(divided.splits(more=said, warnings=warnings), stream=stream)
 
 
 def _read(kind: str, shards: Shards, wanted: Wanted, how: Streaming) -> _Part:

@@ -89,11 +89,11 @@ class _Read(NamedTuple):
 class Stream:
     """An endless stream of the images of `shards` but those whose hashes are `held` out.
 
-    Every pass takes the shards in an order of its own, a function of (seed, pass), and a buffer of `buffer` images
-    gives at each draw one of its own and takes in the next. Shards are divided among the processes once and for all, so
-    that two of them never see the same image; where there are fewer shards than processes, each takes its share of the
-    samples of every one. `recipe` and `shape` (C, H, W) are those of the images that were looked at first; one that
-    does not fit them cannot be used.
+    Every pass takes the shards in an order of its own, a function of (the training's seed, pass), and a buffer of
+    `buffer` images gives at each draw one of its own and takes in the next. Shards are divided among the processes once
+    and for all, so that two of them never see the same image; where there are fewer shards than processes, each takes
+    its share of the samples of every one. `recipe` and `shape` (C, H, W) are those of the images that were looked at
+    first; one that does not fit them cannot be used.
 
     `length` is the number of images to train on, where it is known.
 
@@ -108,14 +108,13 @@ class Stream:
         shape: tuple[int, int, int],
         held: Tensor,
         *,
-        seed: int,
         buffer: int,
         timeout: float,
         skip_bad: bool,
         length: int | None = None,
     ) -> None:
         self.shards, self.recipe, self.shape, self.held = shards, recipe, shape, frozenset(held.tolist())
-        self.seed, self.buffer, self.timeout, self.skip_bad = seed, buffer, timeout, skip_bad
+        self.buffer, self.timeout, self.skip_bad = buffer, timeout, skip_bad
         self.length = length
 
 
@@ -124,11 +123,12 @@ class Reader:
     that :meth:`restore` needs to go on in the same way: where the stream stands, and which samples the buffer holds.
     """
 
-    def __init__(self, stream: Stream, rank: int = 0, world: int = 1) -> None:
-        self._stream, self._rank, self._world = stream, rank, world
-        whole = permutation(len(stream.shards.names), stream.seed, Use.SHARDS)
-        self._apart = len(whole) >= world
-        self._mine = whole[rank::world] if self._apart else whole
+    def __init__(self, stream: Stream, seed: int, rank: int = 0, world: int = 1) -> None:
+        self._stream, self._seed, self._rank, self._world = stream, seed, rank, world
+        whole = permutation(len(stream.shards.names), seed, Use.SHARDS)
+        self.apart = len(whole) >= world
+        """Whether no two processes read the same shard."""
+        self._mine = whole[rank::world] if self.apart else whole
         self._pixels = np.empty((stream.buffer, *stream.shape), np.uint8)
         self._slots = np.zeros((stream.buffer, 3), np.int64)
         """Shard, number in it and checksum of what each slot holds."""
@@ -145,13 +145,23 @@ class Reader:
         self._where = stream.shards.label
         self._last_used = 0
 
+    def fill(self) -> None:
+        """Fill the buffer. UserError where a whole pass has not as many images."""
+        while self._filled < self._stream.buffer:
+            self._put(self._filled)
+            if self._last_used > 0:
+                raise UserError(
+                    f"data.shuffle_buffer: {self._stream.buffer:,} where {self._stream.shards.label} has "
+                    f"{self._filled:,} training images{' for a process' * (self._world > 1)}; it must be at most that "
+                    "many, or set data.streaming to false"
+                )
+            self._filled += 1
+
     def take(self, count: int, draw: int) -> Tensor:
         """`count` images (count, C, H, W) uint8 from places in the buffer that (seed, `draw`, rank) chooses."""
         stream = self._stream
-        while self._filled < stream.buffer:
-            self._put(self._filled)
-            self._filled += 1
-        numbers = generator(stream.seed, Use.STREAM, draw * self._world + self._rank)
+        self.fill()
+        numbers = generator(self._seed, Use.STREAM, draw * self._world + self._rank)
         out = np.empty((count, *stream.shape), np.uint8)
         for i, slot in enumerate(numbers.integers(0, stream.buffer, count).tolist()):
             out[i] = self._pixels[slot]
@@ -189,6 +199,10 @@ class Reader:
         self._slots[: self._filled] = slots
         self._refill(what)
 
+    def rewind(self) -> None:
+        """Forget what was restored."""
+        self._at, self._filled, self.bad_images, self.bad_shards = (0, 0, 0), 0, 0, 0
+
     def close(self) -> None:
         """Let go of its threads; one that waits for a shard is left behind, and ends with the process."""
         self._closed.set()
@@ -197,7 +211,7 @@ class Reader:
     @property
     def _identity(self) -> int:
         s = self._stream
-        return zlib.crc32(f"{s.shards.fingerprint} {s.seed} {s.buffer} {s.shape} {list(s.recipe)}".encode())
+        return zlib.crc32(f"{s.shards.fingerprint} {self._seed} {s.buffer} {s.shape} {list(s.recipe)}".encode())
 
     def _refill(self, what: str) -> None:
         wanted: dict[tuple[int, int], list[int]] = {}
@@ -277,7 +291,7 @@ class Reader:
         """All that comes from a place on, without an end."""
         shards, (first_pass, first_turn, first) = self._stream.shards, begin
         for number in itertools.count(first_pass):
-            order = permutation(len(self._mine), self._stream.seed, Use.SHARDS, 1 + number * self._world + self._rank)
+            order = permutation(len(self._mine), self._seed, Use.SHARDS, 1 + number * self._world + self._rank)
             came = False
             for turn in range(first_turn, len(order)):
                 shard = int(self._mine[order[turn]])
@@ -294,7 +308,7 @@ class Reader:
         i = -1
         try:
             for i, sample in enumerate(self._stream.shards.samples(shard)):
-                if i >= first and (self._apart or i % self._world == self._rank):
+                if i >= first and (self.apart or i % self._world == self._rank):
                     yield _Read(turn, shard, i, sample)
         except DamagedShardError as error:
             if i + 1 >= first:

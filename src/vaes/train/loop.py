@@ -18,7 +18,7 @@ from vaes.memory import keep_freed_memory
 from vaes.model import refuse_device
 from vaes.objectives import Context, Noise, Objective
 from vaes.train import checkpoint
-from vaes.train.fits import UNRANKED, left_out, refuse_misfit
+from vaes.train.fits import UNRANKED, enough_memory, left_out, refuse_misfit
 from vaes.train.folder import open_run
 from vaes.train.listeners import Listener, Saving
 from vaes.train.noise import of_step, rows
@@ -115,16 +115,18 @@ def begun(
         training = Training(state, weighting, splits, Path(run), seed, runtime, flip=flip, config=config)
         if resume is not None:
             state.load_state_dict(resume, branch=not within)
-            training.source.restore(resume)
-        given = not within and (resume is not None or init is not None)
-        entered = open_run(
-            training.folder,
-            config,
-            resume=state.step if within else None,
-            first=(lambda: checkpoint.write(training.folder, training.taken(init))) if given else None,
-        )
-        with entered if runtime.is_main else contextlib.nullcontext():
-            yield training
+        with training.source:
+            training.source.begin(resume, branch=not within)
+            given = not within and (resume is not None or init is not None)
+            carried = training.source.state() if given else {}
+            entered = open_run(
+                training.folder,
+                config,
+                resume=state.step if within else None,
+                first=(lambda: checkpoint.write(training.folder, training.taken(carried, init))) if given else None,
+            )
+            with entered if runtime.is_main else contextlib.nullcontext():
+                yield training
 
 
 class Training:
@@ -159,7 +161,7 @@ class Training:
         self.seed, self.runtime, self._flip, self.config = seed, runtime, flip, config
         self._freed_memory_kept = keep_freed_memory()
         self.splits = dataclasses.replace(splits, train=splits.train.to(runtime.device))
-        self.source = Source(splits.train, self.splits.train, self.settings.batch_size, seed, runtime)
+        self.source = Source(self.splits, self.settings.batch_size, seed, runtime)
         self._micro = self.source.size // self.settings.accumulate
         if self.source.size % self.settings.accumulate:
             raise UserError(
@@ -227,6 +229,8 @@ class Training:
         try:
             self._tell("start")
             self.say(self._introduction())
+            for note in self.source.notes:
+                self.say(note)
             for name, term in state.objective.named_terms.items():
                 if term.note:
                     self.say(f"{name}: {term.note}")
@@ -234,18 +238,18 @@ class Training:
                 self.say(self._left_out)
             if state.objective.unranked and self.settings.eval_freq:
                 self.say(f"{UNRANKED.format(', '.join(state.objective.unranked))}; the last checkpoint counts")
-            with stop as signals, self._writer, self.source:
+            with stop as signals, self._writer:
                 while not self.last:
                     with self.memory():
-                        yield self.asked(state.step)
+                        yield self.asked(state.step, signals)
                     self._after(signals)
                 self._finish()
         finally:
             self._tell("end")
 
-    def asked(self, step: int) -> Asked:
+    def asked(self, step: int, stop: Stop | None = None) -> Asked:
         """This process's images of a step, their noise, and its context."""
-        return Asked(*self.batch(step), self.context(step))
+        return Asked(*self.batch(step, stop), self.context(step))
 
     def publish(self, step: int, split: str, values: Mapping[str, float], speed: float | None = None) -> None:
         """Give numbers to all listeners; ``speed`` is in images per second."""
@@ -270,18 +274,19 @@ class Training:
         if not self.runtime.is_main:
             return
         with self.clock.on("saving"):
-            taken = self.taken()
-            taken.training.update(carried)
+            taken = self.taken(carried)
             for listener in self.listeners:
                 if isinstance(listener, Record):
                     listener.sync()
             best = self._best
             self._writer.start(lambda: self._write(taken, best))
 
-    def taken(self, init: Mapping[str, Any] | None = None) -> checkpoint.Checkpoint:
-        """The training as it stands; ``init`` says where the weights are from that it begins with."""
+    def taken(self, carried: Mapping[str, Tensor], init: Mapping[str, Any] | None = None) -> checkpoint.Checkpoint:
+        """The training as it stands, and what its source carries; ``init`` says where its first weights are from."""
         about = {"config": self.config, "image_shape": list(self.splits.train.shape)}
-        return self.state.state_dict(about if init is None else {**about, "init": dict(init)})
+        taken = self.state.state_dict(about if init is None else {**about, "init": dict(init)})
+        taken.training.update(carried)
+        return taken
 
     @property
     def _best(self) -> int | None:
@@ -295,16 +300,16 @@ class Training:
         for listener in self.listeners:
             getattr(listener, event)(self, *what)
 
-    def batch(self, step: int) -> tuple[Tensor, Noise]:
+    def batch(self, step: int, stop: Stop | None = None) -> tuple[Tensor, Noise]:
         """This process's images of a step (B, C, H, W), in the model's value range, and the noise for them."""
         mine = slice(self.source.start, self.source.start + self.source.size)
         whole = of_step(self.state.objective, self.settings.batch_size, self.seed, step, self.runtime.device)
-        x = to_float(self.source.read(self, step, self._flip), self.state.model.value_range)
+        x = to_float(self.source.read(self, step, self._flip, stop), self.state.model.value_range)
         return x, rows(self.state.objective, whole, mine)
 
     def context(self, step: int) -> Context:
         """What the objective is told of a step."""
-        context = self.weighting.context(step, self.pixels, self.splits.train.count, self.settings.n_steps)
+        context = self.weighting.context(step, self.pixels, self.splits.count, self.settings.n_steps)
         model, critics = self.settings.plays(step)
         return context._replace(model_plays=model, critics_play=critics)
 
@@ -358,20 +363,9 @@ class Training:
             "a lower train.lr or train.clip_grad may help"
         )
 
-    @contextlib.contextmanager
-    def memory(self) -> Any:
+    def memory(self) -> AbstractContextManager[None]:
         """Inside, having no memory left is a sentence."""
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            said = str(error)
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in said:
-                raise
-            raise UserError(
-                f"train.batch_size: no memory is left on {self.runtime.device} for {self._micro} images at a time "
-                f"({said.splitlines()[0] if said else 'MemoryError'}); lower train.batch_size, or divide a step into "
-                f"more micro-batches (train.accumulate, now {self.settings.accumulate})"
-            ) from error
+        return enough_memory(self.runtime.device, self._micro, self.settings.accumulate)
 
     def saved(self) -> None:
         """Wait, all processes, until the last checkpoint is on the disk: a launcher ends the others with the first."""
