@@ -300,6 +300,75 @@ def test_labels_of_some_images_alone_are_said_to_go(root: Path) -> None:
     assert any("1 of 121 images have no label" in text and "9000" in text for text in parts.report.warnings)
 
 
+def test_a_label_asked_for_by_name_is_of_every_image(root: Path, rows: Path) -> None:
+    for streaming in (False, True):
+        with pytest.raises(UserError, match=r"data\.label: .*no 'text'; it has name"):
+            webdataset(root=str(root), label="text", streaming=streaming, **SMALL)  # type: ignore[arg-type]
+    write(root / "005.tar", {"9000.png": picture(9000)})
+    with pytest.raises(UserError, match=r"data\.label: train: 1 of 101 images have no label 'name' .*9000"):
+        webdataset(root=str(root), label="name")
+    datasets = pytest.importorskip("datasets", reason="vaes[hub] is not installed")
+    kept = datasets.load_from_disk(str(rows / "saved")).remove_columns("text")
+    kept.add_column("text", ["a", None] * 45).save_to_disk(str(rows / "holes"))
+    with pytest.raises(UserError, match=r"data\.label: train: 45 of 90 images have no label 'text'"):
+        hub(root=str(rows / "holes"), label="text")
+
+
+def test_a_set_s_own_splits_are_taken_and_what_is_not_read_is_said(rows: Path) -> None:
+    own = hub(root=str(rows / "parquet"))
+    assert sorted(number(own.test.read(torch.arange(len(own.test))))) == list(range(60, 90))
+    assert "test is the set's split 'test'" in str(own.report)
+    other = hub(root=str(rows / "parquet"), n_test=7)
+    assert set(number(other.test.read(torch.arange(7)))) < set(range(60))
+    assert "not read: test" in str(other.report)
+    turned = hub(root=str(rows / "parquet"), split="test", valid_split="train")
+    assert len(turned.valid) == 60
+    assert len(turned.train) + len(turned.test) == 30
+
+
+def test_what_is_left_of_a_split_that_is_looked_at_first_is_said(rows: Path) -> None:
+    few = {"streaming": True, "shuffle_buffer": 8, "n_valid": 4}
+    short = hub(root=str(rows / "parquet"), first=20, **few)  # type: ignore[arg-type]
+    assert len(short.test) == 20
+    assert "test is the first 20 images of" in str(short.report)
+    assert "test is the first" not in str(hub(root=str(rows / "parquet"), first=60, **few).report)  # type: ignore[arg-type]
+
+
+def test_shards_of_several_splits_are_not_taken_for_one(root: Path) -> None:
+    for shard in range(6):
+        path = next(root.glob(f"{shard:03}.tar*"))
+        path.rename(root / f"mine-{'val' if shard > 3 else 'train'}-{path.name}")
+    for pattern in (str(root), f"{root}/*"):
+        with pytest.raises(
+            UserError, match=r"holds shards of train and valid; .*data\.root train\*, data\.valid_root val"
+        ):
+            webdataset(root=pattern)
+    train, valid = f"{root}/mine-train-*", f"{root}/mine-val-*"
+    assert len(webdataset(root=train, valid_root=valid).valid) == 40
+    assert sum(map(len, webdataset(root=(train, valid)))) == 120
+    with pytest.raises(UserError, match=r"data\.test_root: .*val-004\.tar and 1 more is a shard of valid as well"):
+        webdataset(root=train, valid_root=valid, test_root=valid)
+
+
+@pytest.mark.parametrize("address", ["pipe:cat shards.tar", "pipe:curl -s https://x/y.tar", "nowhere://x/y.tar"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_address_that_nothing_opens_is_a_sentence(address: str, streaming: bool) -> None:
+    with pytest.raises(UserError, match=r"data\.root|cannot be opened") as caught:
+        webdataset(root=address, streaming=streaming)
+    assert "\n" not in str(caught.value)
+    assert address in str(caught.value)
+
+
+def test_shards_without_a_picture_are_a_sentence(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", {})
+    write(tmp_path / "b.tar", {"x.txt": b"x"})
+    for streaming in (False, True):
+        with pytest.raises(UserError) as caught:
+            webdataset(root=str(tmp_path), streaming=streaming)
+        assert str(tmp_path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def test_the_only_column_of_classes_is_taken_and_several_are_named(rows: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="vaes[hub] is not installed")
     parts = hub(root=str(rows / "saved"), n_valid=4, n_test=6)

@@ -8,6 +8,7 @@ from typing import Any
 
 from vaes.data.decode import Channels, Fit
 from vaes.data.decoding import Wanted
+from vaes.data.layout import split_of
 from vaes.data.picture_files import MAX_FILE_BYTES, digest, stamp
 from vaes.data.picture_folder import check_white
 from vaes.data.resize import height_width
@@ -59,8 +60,8 @@ def hub(
         subset: the configuration of a set that has several.
         revision: a branch, tag or commit of a set on the Hub.
         split: the split to train on.
-        valid_split: the split of validation images; null holds some out.
-        test_split: the split of test images; null holds some out.
+        valid_split: the split of validation images; null takes the set's own, or holds some out where it has none.
+        test_split: the split of test images; null takes the set's own, or holds some out where it has none.
         image: the column of pictures; null takes the only one.
         label: the column of labels; null takes the only one of classes.
         streaming: train on images as they come, for sets larger than disk or memory; false decodes all into the cache.
@@ -80,16 +81,29 @@ def hub(
     check_white(white)
     if importlib.util.find_spec("datasets") is None:
         raise UserError("data.kind: hub needs the library datasets; install it: pip install 'vaes[hub]'")
-    names = {"train": ("split", split), "valid": ("valid_split", valid_split), "test": ("test_split", test_split)}
     there = _open(root, subset, revision)
+    if valid_split is None and n_valid is None:
+        valid_split = _own(there, "valid", split, test_split)
+    if test_split is None and n_test is None:
+        test_split = _own(there, "test", split, valid_split)
+    names = {"train": ("split", split), "valid": ("valid_split", valid_split), "test": ("test_split", test_split)}
     parts: dict[str, Shards] = {
         name: HubRows(there, root, f"data.{key}", given, image, label)
         for name, (key, given) in names.items()
         if given is not None
     }
+    said = [f"{name} is the set's split {given!r}" for name, (_, given) in names.items() if given is not None]
+    if unread := sorted(set(there) - {given for _, given in names.values()}):
+        said.append(f"not read: {some(unread)}")
+    parts["train"].remark = "; ".join(filter(None, (parts["train"].remark, *said)))
     wanted = Wanted(channels, height_width(image_size), fit, white, skip_bad)
     how = Streaming(streaming, shuffle_buffer, first, timeout, length)
-    return shard_splits("hub", parts, wanted, how, n_valid=n_valid, n_test=n_test, seed=seed)
+    return shard_splits("hub", parts, wanted, how, label=label, n_valid=n_valid, n_test=n_test, seed=seed)
+
+
+def _own(there: dict[str, Any], wanted: str, *taken: str | None) -> str | None:
+    """The set's own split of a kind, where it has one that nothing else takes."""
+    return next((name for name in there if split_of(name) == wanted and name not in taken), None)
 
 
 class HubRows(Shards):

@@ -1,6 +1,5 @@
 """Shards to splits: all of their images in the ordinary store, or those looked at first, which stand for a stream."""
 
-import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -63,6 +62,7 @@ class _Samples(Files):
         self._where = shards.label
         self.labels: dict[str, int | str | None] = {}
         self.damaged: list[str] = []
+        self.more = False
 
     def begin(self) -> None:
         """Read the shards: all of them, or the first samples of some."""
@@ -101,10 +101,14 @@ class _Samples(Files):
         if self._how.streaming:
             chosen = np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).astype(int)).tolist()
             each = -(-self._how.first // len(chosen))
+            self.more = len(chosen) < n
         for shard in chosen:
             name = self._where = self._shards.names[shard]
             try:
-                for sample in itertools.islice(self._shards.samples(shard), each):
+                for i, sample in enumerate(self._shards.samples(shard)):
+                    if i == each:
+                        self.more = True
+                        break
                     yield name, sample
             except DamagedShardError as error:
                 if not self._skip_bad:
@@ -126,6 +130,7 @@ def shard_splits(
     wanted: Wanted,
     how: Streaming,
     *,
+    label: str | None,
     n_valid: int | None,
     n_test: int | None,
     seed: int,
@@ -148,6 +153,7 @@ def shard_splits(
             wanted = wanted._replace(white=wanted.white or (info["white"] if info["deep"] else None))
             if read[name].images.shape != read["train"].images.shape:
                 raise UserError(f"data: {name} has images of another size than train; set data.image_size")
+    unlabelled = [text for name, part in read.items() if (text := _unlabelled(name, part, label))]
     labels = {name: (_labels(part), len(part.images)) for name, part in read.items()}
     names = parts["train"].label_names
     texts = any(isinstance(y, list) and y and isinstance(y[0], str) for y, _ in labels.values())
@@ -180,11 +186,15 @@ def shard_splits(
             f"{many} streamed from {n:,} shard{'s' * (n != 1)} through a buffer of {how.shuffle_buffer:,}; the "
             f"{len(divided.train):,} of train are those looked at first, and stand for all where it is evaluated"
         )
-        said = (first, *said)
+        cut = [
+            f"{name} is the first {len(part.images):,} images of {parts[name].label} (data.first), and not all of them"
+            for name, part in read.items()
+            if name != "train" and part.info["more"]
+        ]
+        said = (first, *cut, *said)
     if remark := parts["train"].remark:
         said = (*said, remark)
-    warned = (*warned, *(text for name, part in read.items() if (text := _unlabelled(name, part))))
-    warnings = [*(text for part in read.values() for text in part.warnings), *warned]
+    warnings = [*(text for part in read.values() for text in part.warnings), *warned, *unlabelled]
     return replace(divided.splits(more=said, warnings=warnings), stream=stream)
 
 
@@ -194,10 +204,11 @@ def _read(kind: str, shards: Shards, wanted: Wanted, how: Streaming) -> _Part:
         def build(writer: RowWriter) -> dict[str, Any]:
             files.begin()
             info = decode_all(files, list(files.sizes), wanted, writer)
-            return {**info, "labels": [files.labels[name] for name in info["kept"]], "damaged": files.damaged}
+            labels = [files.labels[name] for name in info["kept"]]
+            return {**info, "labels": labels, "damaged": files.damaged, "more": files.more}
 
         first = [how.first] if how.streaming else []
-        key = {"shards": shards.stamp, "formats": formats(), "wanted": wanted, "first": first}
+        key = {"shards": shards.stamp, "formats": formats(), "wanted": wanted, "looked at": first}
         decoded = cached(kind, key, build)
     info = decoded.info
     hashes = torch.tensor(info["hashes"], dtype=torch.int64)
@@ -205,14 +216,21 @@ def _read(kind: str, shards: Shards, wanted: Wanted, how: Streaming) -> _Part:
     return _Part(images, info, decoded.warnings)
 
 
-def _unlabelled(name: str, part: _Part) -> str:
-    """What is said where some images have labels and others have none, so that all of them go."""
+def _unlabelled(name: str, part: _Part, label: str | None) -> str:
+    """What is said where some images have labels and others have none, so that all of them go; UserError where
+    `label` was asked for by its name."""
     found = part.info["labels"]
-    none = sum(label is None for label in found)
-    if none in (0, len(found)):
-        return ""
-    example = part.info["kept"][next(i for i, label in enumerate(found) if label is None)]
-    return f"{name}: {none:,} of {len(found):,} images have no label ({example}): none is kept"
+    none = sum(one is None for one in found)
+    if none == 0 or (none == len(found) and (label is None or name != "train")):
+        return "" if none == 0 or label is None else f"{name}: no image has a label {label!r}"
+    example = part.info["kept"][next(i for i, one in enumerate(found) if one is None)]
+    said = f"{name}: {none:,} of {len(found):,} images have no label"
+    if label is not None:
+        raise UserError(
+            f"data.label: {said} {label!r} that is a whole number or a text ({example}); give each one, or leave "
+            "data.label out"
+        )
+    return f"{said} ({example}): none is kept"
 
 
 def _labels(part: _Part) -> Any:

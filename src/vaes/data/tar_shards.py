@@ -2,6 +2,7 @@
 needs, and nothing in them is unpickled."""
 
 import glob
+import itertools
 import json
 import re
 import tarfile
@@ -11,12 +12,13 @@ from typing import IO, Any
 
 from vaes.data.decode import Channels, Fit, image_suffixes
 from vaes.data.decoding import Wanted
+from vaes.data.layout import split_of
 from vaes.data.picture_files import MAX_FILE_BYTES, digest, stamp
 from vaes.data.picture_folder import check_white
 from vaes.data.resize import height_width
 from vaes.data.roots import regular
 from vaes.data.shard_splits import Streaming, shard_splits
-from vaes.data.splits import Splits
+from vaes.data.splits import Splits, some
 from vaes.data.stream import DamagedShardError, Sample, Shards
 from vaes.data.tar_files import TROUBLE
 from vaes.errors import UserError
@@ -84,9 +86,13 @@ def webdataset(
     parts: dict[str, Shards] = {
         name: TarShards(given, f"data.{key}", label) for name, (key, given) in roots.items() if given is not None
     }
+    for (name, one), (other, two) in itertools.combinations(parts.items(), 2):
+        if both := sorted(set(one.names) & set(two.names)):
+            key = f"data.{roots[other][0]}"
+            raise UserError(f"{key}: {some(both, 1)} is a shard of {name} as well; give each to one split")
     wanted = Wanted(channels, height_width(image_size), fit, white, skip_bad)
     how = Streaming(streaming, shuffle_buffer, first, timeout, length)
-    return shard_splits("webdataset", parts, wanted, how, n_valid=n_valid, n_test=n_test, seed=seed)
+    return shard_splits("webdataset", parts, wanted, how, label=label, n_valid=n_valid, n_test=n_test, seed=seed)
 
 
 class TarShards(Shards):
@@ -204,15 +210,35 @@ def braces(pattern: str) -> Iterator[str]:
 def _expand(pattern: str, key: str) -> list[str]:
     found: list[str] = []
     for each in braces(pattern):
+        several = any(c in each for c in "*?[")
         if "://" in each:
-            found += _remote(each, key)
-        elif any(c in each for c in "*?["):
-            found += sorted(glob.glob(each))
-        elif Path(each).is_dir():
-            found += sorted(str(path) for path in Path(each).iterdir() if path.name.endswith(SUFFIXES))
+            some_of = _remote(each, key)
+        elif several:
+            some_of = sorted(glob.glob(each))
+        elif several := Path(each).is_dir():
+            some_of = sorted(str(path) for path in Path(each).iterdir() if path.name.endswith(SUFFIXES))
         else:
-            found.append(each)
+            some_of = [each]
+        if several:
+            _check_one_split(each, some_of, key)
+        found += some_of
     return found
+
+
+def _check_one_split(pattern: str, paths: list[str], key: str) -> None:
+    """UserError where a folder or a star takes the shards of several splits for those of one."""
+    splits: dict[str, str] = {}
+    for path in paths:
+        for word in re.split(r"[^A-Za-z]+", path.rpartition("/")[2]):
+            if split := split_of(word):
+                splits.setdefault(split, f"{word}*")
+                break
+    if len(splits) > 1:
+        keys = {"train": "data.root", "valid": "data.valid_root", "test": "data.test_root"}
+        raise UserError(
+            f"{key}: {pattern} holds shards of {' and '.join(splits)}; name each split's own: "
+            + ", ".join(f"{keys[split]} {name}" for split, name in sorted(splits.items(), key=lambda one: keys[one[0]]))
+        )
 
 
 def _remote(address: str, key: str) -> list[str]:
