@@ -9,6 +9,7 @@ import contextlib
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,9 @@ PARTS = (checkpoint.MODEL, checkpoint.TRAINING)
 
 ROUNDS = 5
 """How often, at most, what failed is tried again at the end, while anything gets through."""
+
+PATIENCE = 600.0
+"""Seconds that the end waits while no file gets through; then the thread is left behind, and ends with the process."""
 
 Stamp = tuple[int, ...]
 
@@ -125,11 +129,9 @@ class Mirror(Listener):
             return
         if not isinstance(sys.exc_info()[1], KeyboardInterrupt):  # who asks twice is not kept waiting
             with training.clock.on("mirror"):
-                if self._thread is not None:
-                    self._thread.join()
-                self._begin(self._rounds)
-                assert self._thread is not None
-                self._thread.join()
+                if self._waited():
+                    self._begin(self._rounds)
+                    self._waited()
             if not self._missing:
                 training.say(f"train.mirror: the copy at {self._url} is complete")
                 return
@@ -139,6 +141,18 @@ class Mirror(Listener):
             "train.mirror: the copy at %s is not complete: it lacks %s%s; %s has all", self._url, lacks,
             f" ({self._problem})" if self._problem else "", self._folder,
         )  # fmt: skip
+
+    def _waited(self) -> bool:
+        """Wait for the thread while it gets on; whether it is done."""
+        thread, moved, since = self._thread, self._moved, time.monotonic()
+        while thread is not None and thread.is_alive():
+            thread.join(0.2)
+            if self._moved != moved:
+                moved, since = self._moved, time.monotonic()
+            elif time.monotonic() - since > PATIENCE:
+                self._problem = f"no file got through for {PATIENCE:g} s"
+                return False
+        return True
 
     def _tell(self) -> None:
         if self._problem and not self._said:
