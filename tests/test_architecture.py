@@ -12,7 +12,7 @@ LAYERS = [
     {"estimators", "flows"},
     {"keys", "shipped", "terminal"},
     {"randomness"},
-    {"files", "nn", "data"},
+    {"files", "nn", "data", "remote"},
     {"posteriors", "priors", "likelihoods"},
     {"model"},
     {"encoding", "diffusers_folder", "tiles"},

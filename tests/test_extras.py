@@ -27,6 +27,7 @@ LACKING: dict[str, tuple[str, list[str]]] = {
     "wandb": ("wandb", ["train", "-e", "r", "--train.trackers", "[wandb]"]),
     "mlflow": ("mlflow", ["train", "-e", "r", "--train.trackers", "[mlflow]"]),
     "trackio": ("trackio", ["train", "-e", "r", "--train.trackers", "[trackio]"]),
+    "remote": ("s3fs", ["train", "-e", "r", "--train.mirror", "s3://bucket/r"]),
     "search": ("optuna", ["sweep", "-e", "s", "--search", "optuna", "--range", "train.lr=0.001..0.01"]),
     "ray": ("ray", ["sweep", "-e", "s", "--engine", "ray", "--grid", "seed=0,1"]),
     "film": ("imageio_ffmpeg", ["sample", "zoo:digits", "--mode", "interpolate", "--format", "mp4"]),

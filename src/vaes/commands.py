@@ -49,7 +49,7 @@ def run_train(
     imports: Sequence[Path],
     arguments: Sequence[str],
     methods: tuple[str, ...],
-    init: Path | None = None,
+    init: str | Path | None = None,
 ) -> None:
     """Train as a configuration, a folder of images and overrides say, anew or going on."""
     from vaes.choose import chosen_by_all

@@ -228,11 +228,13 @@ class Experiment:
         callbacks: Sequence["Listener"],
         more: Sequence[str],
     ) -> Iterator[tuple["Training", list["Listener"]]]:
-        from vaes.start import FeatureNetworks, Provenance, reserved
+        from vaes.start import FeatureNetworks, Provenance, refuse_mirror, reserved
         from vaes.train.loop import begun
 
         experiment = self if data is None else self.of_python()
         experiment._refuse_other_training(start)
+        if experiment.train["mirror"] is not None:
+            runtime.from_first(lambda: refuse_mirror(experiment, start))
         if data is not None:
             splits = configuration.drawn(experiment, data)
         else:

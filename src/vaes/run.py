@@ -25,6 +25,7 @@ from vaes.randomness import drawn
 from vaes.sizes import Sized
 from vaes.start import data_notes, remember
 from vaes.train.checkpoint import refuse_misfit
+from vaes.train.fetch import local
 from vaes.train.folder import history
 from vaes.train.record import read_lines, test_numbers
 from vaes.train.runtime import choose_device
@@ -412,7 +413,8 @@ def load(
     device: str = "cpu",
     expected: Experiment | None = None,
 ) -> Run:
-    """Load a run from its folder, a checkpoint folder or a weights file, or ``zoo:NAME``. Nothing in it is executed.
+    """Load a run from its folder, a checkpoint folder or a weights file, by path or URL, or ``zoo:NAME``. Nothing in it
+    is executed.
 
     Args:
         path: any of them.
@@ -426,7 +428,7 @@ def load(
         UserError: nothing is there, it is damaged, it carries no configuration, or another one than expected.
     """
     target, checkpoint_name = choose_device(device), None if checkpoint is None else str(checkpoint)
-    named, (tensors, metadata, sha256) = open_weights(Path(path), checkpoint_name)
+    named, (tensors, metadata, sha256) = open_weights(local(path), checkpoint_name)
     weights = named.path
     experiment, shape, step = experiment_of(weights, metadata)
     if expected is not None:

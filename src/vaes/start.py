@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import yaml
 from torch import nn
 
 from vaes import __version__, files
@@ -18,9 +19,13 @@ from vaes import config as configuration
 from vaes.data import Splits
 from vaes.data.identity import Identity, identify
 from vaes.errors import PartnerGone, UserError
+from vaes.remote import fault, is_url
+from vaes.terminal import escape
 from vaes.train import checkpoint
+from vaes.train.fetch import local
 from vaes.train.folder import add_segment, history, locked, refuse_existing
 from vaes.train.listeners import Listener
+from vaes.train.mirror import look
 from vaes.train.runtime import Runtime, together
 
 if TYPE_CHECKING:
@@ -29,7 +34,17 @@ if TYPE_CHECKING:
     from vaes.initial import Initial
     from vaes.train.loop import Training
 
-__all__ = ["FeatureNetworks", "Provenance", "Start", "data_notes", "remember", "reserved", "starting_point", "stored"]
+__all__ = [
+    "FeatureNetworks",
+    "Provenance",
+    "Start",
+    "data_notes",
+    "refuse_mirror",
+    "remember",
+    "reserved",
+    "starting_point",
+    "stored",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +72,7 @@ class Start(NamedTuple):
 def starting_point(
     resume: str | Path | None, folder: Path | None, runtime: Runtime, init: str | Path | None = None
 ) -> Iterator[Start]:
-    """What ``resume`` or ``init`` stands for; a run that is gone on in is kept from others inside.
+    """What ``resume`` or ``init`` stands for; a run that is gone on in is kept from others inside. Both may be URLs.
 
     Raises:
         UserError: there is nothing to go on from or to begin with, or the run folder is taken.
@@ -67,7 +82,7 @@ def starting_point(
     if resume is None:
         if folder is not None:
             refuse_existing(folder)
-        yield Start(folder, initial=None if init is None else read_initial(Path(init)))
+        yield Start(folder, initial=None if init is None else read_initial(runtime.first(lambda: local(init))))
         return
     if init is not None:
         raise UserError(f"--init {init}: what --resume goes on with has its weights; drop one of them")
@@ -79,7 +94,7 @@ def starting_point(
             raise UserError(f"--resume latest: {folder} is no run folder; without --resume a new one is made")
         home = folder
     else:
-        source = Path(resume)
+        source = _here(resume, folder, runtime)
         source = source.parent if source.is_file() else source
         if checkpoint.checkpoints(source):
             source = checkpoint.newest_folder(source)
@@ -99,6 +114,51 @@ def starting_point(
             return
         found = checkpoint.read(checkpoint.newest_folder(home) if source is None else source)
         yield Start(home, found, _raw(found, str(resume)), True, home)
+
+
+def _here(resume: str | Path, folder: Path | None, runtime: Runtime) -> Path:
+    """The path that ``resume`` stands for, the same checkpoint in all processes where it is fetched."""
+    if not is_url(resume):
+        return Path(resume)
+    if wrong := fault(str(resume)):
+        raise UserError(f"--resume: {wrong}")
+    if folder is None:
+        raise UserError(f"--resume {escape(resume)}: give -e too, a new run folder: it cannot be gone on in there")
+    refuse_existing(folder)
+    found = runtime.first(lambda: local(resume))
+    newest = checkpoint.newest_folder(found).name if checkpoint.checkpoints(found) else found.name
+    if len(set(runtime.collected(newest))) > 1:
+        raise UserError(f"--resume {escape(resume)}: was written while it was fetched; start again")
+    return found
+
+
+def refuse_mirror(experiment: "Experiment", start: Start) -> None:
+    """Refuse a place for the run's copy (``train.mirror``) that cannot be written or is another's, before anything is
+    done.
+
+    Raises:
+        UserError: naming it.
+    """
+    from vaes.experiment import Experiment, refuse_difference
+
+    url = str(experiment.train["mirror"])
+    there = look(url, start.folder)
+    where = f"train.mirror: {escape(url)}"
+    if there.config is not None:
+        try:
+            other = Experiment.of(yaml.safe_load(there.config))
+        except (UserError, yaml.YAMLError, TypeError, AttributeError) as error:
+            if there.step is None:  # a first copy that was cut off
+                return
+            raise UserError(f"{where}: its config.yaml cannot be read ({' '.join(str(error).split())[:200]})") from None
+        sections = ("seed", "method", "data", "model", "objective")
+        refuse_difference(experiment, other, sections, f"{where}: holds another run")
+    step = 0 if start.saved is None else start.saved.step
+    if there.step is not None and there.step > step:
+        raise UserError(
+            f"{where}: holds a run at step {there.step}, and this training begins at {step}; go on from there with "
+            f"--resume {escape(url)} and a new -e, or give another place"
+        )
 
 
 def _refuse_lost_weights(run: Path) -> None:

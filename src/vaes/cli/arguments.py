@@ -22,6 +22,7 @@ from vaes.cli.parser import (
     numbers,
     of_a_run,
     path,
+    path_or_url,
     whole,
 )
 from vaes.cli.sweeping import sweep, sweep_parser
@@ -144,11 +145,11 @@ def _train_parser(prog: str = "vaes train", scripts: bool = False) -> Parser:
     parser.add_argument("-c", "--config", metavar="NAME|FILE", help="a shipped configuration, or a YAML file")
     parser.add_argument("-e", "--exp_dir", type=path, help="the run folder to make (default: a new one in runs/)")
     parser.add_argument(
-        "--resume", metavar="latest|PATH", help="go on in the run folder -e, or from a checkpoint folder"
+        "--resume", metavar="latest|PATH|URL", help="go on in the run folder -e, or from a checkpoint folder"
     )
     parser.add_argument(
         "--init",
-        type=path,
+        type=path_or_url,
         metavar="RUN|FOLDER",
         help="begin with the weights of a run (its configuration where there is no -c; images and terms may be others) "
         "or of a diffusers folder",
@@ -188,7 +189,7 @@ def _sample(prog: str = "vaes sample") -> Parser:
 
     parser = command(prog, sections=("data",), description="Draw pictures with a trained model.")
     of_a_run(parser, "?")
-    parser.add_argument("--weights", type=path, help="the same as RUN")
+    parser.add_argument("--weights", type=path_or_url, help="the same as RUN")
     parser.add_argument(
         "-c",
         "--config",
@@ -250,7 +251,7 @@ OPTIONS = (
 def sample(arguments: Sequence[str], *, prog: str = "vaes sample", singles: bool = False) -> None:
     """``vaes sample``; ``singles``: each picture goes to a file of its own too, asked for or not."""
     parser = _sample(prog)
-    read = parser.read(arguments)
+    read = parser.read(arguments).here()
     found = read.options
     where = found.run or found.weights
     if where is None or (found.run and found.weights):
@@ -298,7 +299,7 @@ def _fit_prior() -> Parser:
 
 def fit_prior(arguments: Sequence[str]) -> None:
     """``vaes fit-prior``."""
-    fitting.fit_prior(_fit_prior().read(arguments))
+    fitting.fit_prior(_fit_prior().read(arguments).here())
 
 
 BUDGET = {
@@ -356,7 +357,7 @@ def _evaluate(prog: str = "vaes evaluate") -> Parser:
 def evaluate(arguments: Sequence[str], *, prog: str = "vaes evaluate") -> None:
     """``vaes evaluate``."""
     parser = _evaluate(prog)
-    read = parser.read(arguments)
+    read = parser.read(arguments).here()
     found = read.options
     if rank():
         return
@@ -388,7 +389,9 @@ def _compare(prog: str = "vaes compare") -> Parser:
         description="Evaluated runs side by side; runs that differ in seed alone are pooled. "
         "Differences are from the first one.",
     )
-    parser.add_argument("runs", nargs="+", type=path, metavar="RUN", help="run folders, a folder of them, or a sweep")
+    parser.add_argument(
+        "runs", nargs="+", type=path_or_url, metavar="RUN", help="run folders, a folder of them, or a sweep"
+    )
     parser.add_argument("--format", choices=("table", "markdown", "csv", "latex"), default="table")
     parser.add_argument(
         "--checkpoint", metavar="best|last|STEP", type=checkpoint, help="of every run (default: see vaes evaluate)"
@@ -401,7 +404,7 @@ def _compare(prog: str = "vaes compare") -> Parser:
 
 def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
     """``vaes compare``."""
-    found = _compare(prog).read(arguments).options
+    found = _compare(prog).read(arguments).here().options
 
     from vaes.commands import run_compare
 

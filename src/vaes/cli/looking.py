@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vaes.cli.arguments import command
 from vaes.cli.guard import rank
-from vaes.cli.parser import Parser, checkpoint, device_and_imports, path, whole
+from vaes.cli.parser import Parser, checkpoint, device_and_imports, path, path_or_url, whole
 
 __all__ = ["PARSERS", "explore", "report"]
 
@@ -27,7 +27,7 @@ def _explore() -> Parser:
 
 def _runs(parser: Parser) -> None:
     parser.add_argument(
-        "runs", nargs="+", type=path, metavar="RUN", help="run folders, checkpoint folders or weights files"
+        "runs", nargs="+", type=path_or_url, metavar="RUN", help="run folders, checkpoint folders or weights files"
     )
     parser.add_argument(
         "--checkpoint", metavar="best|last|STEP", type=checkpoint, help="of run folders (default: as for vaes sample)"
@@ -37,7 +37,7 @@ def _runs(parser: Parser) -> None:
 
 def explore(arguments: Sequence[str]) -> None:
     """``vaes explore``."""
-    read = _explore().read(arguments)
+    read = _explore().read(arguments).here()
     found = read.options
     if rank():
         return
@@ -73,7 +73,7 @@ def _report() -> Parser:
 
 def report(arguments: Sequence[str]) -> None:
     """``vaes report``."""
-    read = _report().read(arguments)
+    read = _report().read(arguments).here()
     found = read.options
     if rank():
         return

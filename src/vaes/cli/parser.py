@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 from vaes import terminal
 from vaes.errors import UserError
 from vaes.keys import Group, groups, hint, meant
+from vaes.remote import fault
 
 __all__ = [
     "MOST_IMAGES",
@@ -29,6 +30,7 @@ __all__ = [
     "numbers",
     "of_a_run",
     "path",
+    "path_or_url",
     "whole",
 ]
 
@@ -65,6 +67,14 @@ class Read(NamedTuple):
 
     options: argparse.Namespace
     keys: list[str]
+
+    def here(self) -> "Read":
+        """The same, once the runs that are given by URL are on this machine."""
+        for name in ("run", "runs", "weights"):
+            if (value := getattr(self.options, name, None)) is not None:
+                here = [_fetched(one) for one in value] if isinstance(value, list) else _fetched(value)
+                setattr(self.options, name, here)
+        return self
 
 
 class Parser(argparse.ArgumentParser):
@@ -185,6 +195,17 @@ def _is_option(word: str) -> bool:
     return re.match(r"--?[A-Za-z]", word) is not None
 
 
+def _fetched(where: Path | str) -> Path:
+    """A path as it is, and a URL as the folder that it was fetched into, which is said."""
+    if isinstance(where, Path):
+        return where
+    from vaes.train.fetch import fetch  # torch starts here
+
+    found = fetch(where)
+    terminal.note(f"{terminal.escape(where)}: fetched to {terminal.escape(found)}")
+    return found
+
+
 def _number(text: str) -> object:
     return int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else text
 
@@ -275,7 +296,20 @@ def path(text: str) -> Path:
     """The type of an option: a path."""
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("an empty path")
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            "a URL, where a path on this machine is needed (train.mirror copies a run to one)"
+        )
     return Path(text)
+
+
+def path_or_url(text: str) -> Path | str:
+    """The type of an argument that a run is given by: a path, or a URL as text."""
+    if "://" not in text:
+        return path(text)
+    if found := fault(text):
+        raise argparse.ArgumentTypeError(found)
+    return text
 
 
 def device_and_imports(parser: Parser) -> None:
@@ -302,7 +336,11 @@ def imports(parser: Parser) -> None:
 def of_a_run(parser: Parser, run: str | None = None, *, computes: bool = True) -> None:
     """RUN, which of its checkpoints, and what goes with it; ``computes``: on what device too."""
     parser.add_argument(
-        "run", nargs=run, type=path, metavar="RUN", help="a run folder, checkpoint folder or weights file"
+        "run",
+        nargs=run,
+        type=path_or_url,
+        metavar="RUN",
+        help="a run folder, checkpoint folder or weights file, or URL",
     )
     parser.add_argument(
         "--checkpoint",

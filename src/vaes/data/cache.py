@@ -20,7 +20,7 @@ import numpy as np
 from vaes.data.temporary import HOST_FOLDERS, host_folder, remove, sweep, temporary_name
 from vaes.errors import UserError
 
-__all__ = ["CacheSize", "Decoded", "RowWriter", "cache_size", "cached", "empty_cache", "scratch"]
+__all__ = ["CacheSize", "Decoded", "RowWriter", "cache_size", "cached", "empty_cache", "place_for", "scratch"]
 
 VERSION = 2
 """Raise it whenever the decoding of any source changes: entries of other versions are never read."""
@@ -283,6 +283,11 @@ def _bytes(n: float) -> str:
             return f"{n:.3g} {unit}"
         n /= 1000
     return f"{n:,.0f} TB"
+
+
+def place_for(name: str) -> Path:
+    """A folder in the cache's for what is not an entry; it is made by who uses it, and emptying the cache leaves it."""
+    return _folder() / name
 
 
 def scratch(name: str) -> Path:

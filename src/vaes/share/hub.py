@@ -68,8 +68,8 @@ def load(
     expected: Experiment | None = None,
     revision: str | None = None,
 ) -> Run:
-    """Load a run from its folder, a checkpoint folder or a weights file, from the Hugging Face Hub by USER/NAME, or by
-    zoo:NAME one of the small models that come along. Nothing in it is executed.
+    """Load a run from its folder, a checkpoint folder or a weights file, by path or URL (``s3://bucket/runs/x``), from
+    the Hugging Face Hub by USER/NAME, or by zoo:NAME one of the small models that come along. Nothing is executed.
 
     A text USER/NAME is looked for on the Hub where there is neither such a path nor a folder USER here; what was
     fetched before is taken from its cache without a network. A :class:`pathlib.Path` is always a path.
@@ -138,11 +138,11 @@ def _write(made: Run, folder: Path, repo: str, license: str, revision: str | Non
 
 
 def _without_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration whose data say where they lie by the last part of the path."""
+    """A configuration whose data say where they lie by the last part of the path, without the place of a copy."""
     data = dict(raw["data"])
     if isinstance(data.get("root"), str):
         data["root"] = PurePath(data["root"]).name or "data"
-    return {**raw, "data": data}
+    return {**raw, "data": data, "train": {**raw["train"], "mirror": None}}
 
 
 def card(made: Run, repo: str, *, license: str = "unknown", revision: str | None = None) -> str:

@@ -14,6 +14,7 @@ from vaes.data import Splits
 from vaes.errors import UserError
 from vaes.experiment import Experiment
 from vaes.sweep.grid import Member
+from vaes.terminal import escape
 from vaes.train.loop import Training
 from vaes.train.state import TrainState
 from vaes.train.validate import validate
@@ -53,6 +54,12 @@ def check(members: Sequence[Member], sets: dict[str, Splits]) -> None:
     Raises:
         UserError: naming the member, the key, and what is wrong.
     """
+    mirrors = [member.experiment.train["mirror"] for member in members if member.experiment.train["mirror"]]
+    if len(mirrors) > len(set(mirrors)):
+        raise UserError(
+            f"train.mirror: {escape(mirrors[0])} is the place of one run, and {len(mirrors)} members would "
+            "be copied to it; leave it out"
+        )
     seen: set[Experiment] = set()
     for member in members:
         one = member.experiment.replace({"seed": 0})

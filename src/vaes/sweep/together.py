@@ -37,7 +37,7 @@ MOST = 32
 
 OWN = (
     "seed", "train.lr", "train.print_freq", "train.eval_freq", "train.patience", "train.sample_freq", "train.save_freq",
-    "train.keep", "train.trackers", "train.pulls_freq", "train.monitor", "train.monitor_features",
+    "train.keep", "train.trackers", "train.mirror", "train.pulls_freq", "train.monitor", "train.monitor_features",
 )  # fmt: skip
 """What each member of a stack has for itself, beside the coefficients of its method."""
 

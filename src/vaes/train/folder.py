@@ -12,7 +12,7 @@ from vaes import files
 from vaes.errors import UserError
 from vaes.train import checkpoint
 
-__all__ = ["HISTORY", "add_segment", "history", "locked", "open_run", "refuse_existing"]
+__all__ = ["HISTORY", "WRITTEN", "add_segment", "history", "locked", "open_run", "refuse_existing"]
 
 HISTORY = "history.jsonl"
 """One line a segment: from which step on, with which settings, versions, machine and data."""

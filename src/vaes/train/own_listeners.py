@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from vaes.train.fidelity import Fidelity
 from vaes.train.listeners import Lines, Listener, Pictures, Planes, Validation
+from vaes.train.mirror import Mirror
 from vaes.train.pulls import Pulls
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ __all__ = ["own_listeners"]
 
 
 def own_listeners(training: "Training") -> list[Listener]:
-    """Lines, validation, pictures, latent planes and pulls, as often as the settings say."""
+    """Lines, validation, pictures, latent planes and pulls, as often as the settings say, and the copy elsewhere."""
     s = training.settings
     fidelity = Fidelity(s.monitor, s.monitor_features, s.monitor_perceptual) if s.monitor else None
     telling = any(term.has_critic or term.silence for term in training.state.objective.named_terms.values())
@@ -24,4 +25,5 @@ def own_listeners(training: "Training") -> list[Listener]:
         Pictures(s.sample_freq),
         Planes(),
         Pulls(pulls_every),
+        *([Mirror(s.mirror)] if s.mirror and training.runtime.is_main else []),
     ]

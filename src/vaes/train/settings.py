@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
+from vaes.remote import fault
 from vaes.schedules import Constant, OneCycle, Schedule, sampled
 
 __all__ = ["Settings"]
@@ -59,6 +60,8 @@ class Settings:
         trackers: where numbers and pictures go beside the run folder's own files: ``tensorboard`` (in the run folder),
             ``wandb``, ``mlflow``, ``trackio``, each set up by its own environment variables; one that fails is left
             out with a warning.
+        mirror: a URL that fsspec opens (``s3://bucket/runs/x`` needs ``vaes[remote]``), or a path, to which the run is
+            copied after each save, in the background; credentials come from the environment; null for no copy.
     """
 
     n_steps: int = 3000
@@ -89,6 +92,7 @@ class Settings:
     save_freq: int = 1000
     keep: int = 2
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
+    mirror: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -113,6 +117,8 @@ class Settings:
             raise ValueError("patience counts validations, and eval_freq 0 makes none; leave one of them out")
         if self.monitor and self.eval_every == 0:
             raise ValueError("monitor measures at each validation, and eval_freq 0 makes none; leave one of them out")
+        if self.mirror is not None and (wrong := fault(self.mirror)):
+            raise ValueError(f"mirror {wrong}")
         for name in ("momentum", "ema"):
             decay = getattr(self, name)
             if decay is not None and not 0 <= decay < 1:
