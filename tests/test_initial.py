@@ -178,6 +178,10 @@ def test_weights_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         files.write_tensors(path, weights | change)
         with pytest.raises(UserError, match=message):
             initial.read_initial(tmp_path / "folder").put_into(run.model, run.experiment.model)
+    config = path.with_name("config.json").rename(tmp_path / "config.json")
+    with pytest.raises(UserError, match="without config"):
+        initial.read_initial(tmp_path / "folder")
+    config.rename(path.with_name("config.json"))
     path.rename(path.with_suffix(".fp16.safetensors"))
     with pytest.raises(UserError, match=r"there is diffusion_pytorch_model\.fp16\.safetensors"):
         initial.read_initial(tmp_path / "folder")

@@ -16,7 +16,6 @@ from vaes.data import ImageSet
 from vaes.errors import Stopped, UserError
 from vaes.experiment import Experiment
 from vaes.fitting import Fitted
-from vaes.methods import FITTED
 from vaes.run import Run, load
 from vaes.terminal import escape, note, quote, say
 from vaes.train.screen import decoding
@@ -98,8 +97,9 @@ def run_train(
             "more varied images or model.network.norm none may help",
             1,
         )
-    say(f"next: vaes sample {quote(done.folder)} --mode traverse")
-    if kind := FITTED.get(experiment.method):
+    mode = "reconstruct" if experiment.has_grids else "traverse"  # one number of a grid shows little
+    say(f"next: vaes sample {quote(done.folder)} --mode {mode}")
+    if kind := experiment.prior_to_fit:
         say(f"next: vaes fit-prior {quote(done.folder)} --kind {kind}, {WITHOUT}")
 
 
@@ -210,7 +210,7 @@ def _say_prior(run: Run, fitted: Fitted | None, asked: str | None) -> None:
     if fitted is not None:
         file = fitting.file_of(run.folder, fitted.kind).name
         note(f"drawn from {fitted.words} ({file}); --prior own draws from the model's own")
-    elif asked is None and (kind := FITTED.get(run.experiment.method)):
+    elif asked is None and (kind := run.experiment.prior_to_fit):
         note(f"note: vaes fit-prior {quote(run.folder)} --kind {kind} may give better samples, {WITHOUT}")
 
 
@@ -228,7 +228,7 @@ def run_fit_prior(
     """Fit a prior to the codes of a trained model."""
     import_files(imports)
     run = load(where, checkpoint=checkpoint, device=device).elsewhere(arguments)
-    chosen = kind or FITTED.get(run.experiment.method, "gmm")
+    chosen = kind or run.experiment.prior_to_fit or "gmm"
     fitting.check(run.model, chosen, options, run.folder)
     data_of(run)
     found = run.fit_prior(chosen, seed=seed, n_images=n_images, progress=True, **options)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vaes import config as configuration
 from vaes.data import Splits
 from vaes.errors import UserError
-from vaes.methods import METHODS
+from vaes.methods import FITTED, METHODS
 from vaes.model import VAE
 from vaes.shipped import find
 from vaes.train import Settings
@@ -277,6 +277,16 @@ class Experiment:
     def build_model(self, image_shape: tuple[int, int, int]) -> VAE:
         """The model for images of a shape, its weights drawn from the seed."""
         return configuration.build_model(self, image_shape)
+
+    @property
+    def prior_to_fit(self) -> str | None:
+        """The kind of prior to fit after training; None where the codes fill the one that they are drawn from."""
+        return "flow_matching" if self.method == "kl_vae" and self.has_grids else FITTED.get(self.method)
+
+    @property
+    def has_grids(self) -> bool:
+        """Whether its codes are grids."""
+        return configuration.registry.NETWORKS[self.model["network"]["kind"]].grid is not None
 
     def settings(self) -> Settings:
         """The options of training."""

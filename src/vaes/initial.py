@@ -100,6 +100,11 @@ def read_initial(path: Path) -> Initial:
         }
         raw = {"method": "kl_vae", "data": configuration.DEFAULTS["data"], "model": model}
         return Initial(where, sha256, f"the diffusers folder {path}", found.weights, raw, found.narrow)
+    if (path / diffusers_folder.WEIGHTS).is_file():
+        raise UserError(
+            f"--init {path}: holds {diffusers_folder.WEIGHTS} without {diffusers_folder.CONFIG}, which says what "
+            "network it is of; fetch both"
+        )
     named, (tensors, metadata, sha256) = open_weights(path, None)
     if "config" not in metadata:
         raise UserError(f"--init {path}: carries no configuration; give a run, its checkpoint, or a diffusers folder")

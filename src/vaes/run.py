@@ -19,7 +19,6 @@ from vaes.encoding import Codes, encode
 from vaes.errors import UserError
 from vaes.experiment import Experiment, refuse_difference
 from vaes.fitting import Fitted
-from vaes.methods import FITTED
 from vaes.model import VAE, evaluation, refuse_device
 from vaes.randomness import drawn
 from vaes.sizes import Sized
@@ -225,7 +224,7 @@ class Run(Sized):
         Raises:
             UserError: codes that cannot be fitted so, too few of them, or a folder that cannot be written.
         """
-        chosen = kind or FITTED.get(self.experiment.method, "gmm")
+        chosen = kind or self.experiment.prior_to_fit or "gmm"
         folder = self.folder if write else None
         fitting.check(self.model, chosen, options, folder)
         normalised = chosen == "flow_matching" and (write or (self.folder / code_statistics.FILE).exists())

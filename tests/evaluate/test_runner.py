@@ -300,6 +300,8 @@ def test_the_table_shows_numbers_errors_features_and_reasons() -> None:
                   "bits\\x1b[31m"):  # fmt: skip
         assert piece in text, piece
     assert len(text.splitlines()) == 9
+    alike = [Skipped(name, "too few") for name in ("fid", "kid", "rfid")]
+    assert table({"generation": group(alike, "test", "fp", {})}).count("too few") == 1
 
 
 def test_no_group_encodes_what_another_has_encoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,9 @@ def _misfit(
     scale = max(size) / max(common)
     keep = [max(1, round(side * scale)) for side in common]
     key = asked.startswith("data.")
-    keeping = f", or {asked} to their shape ([{keep[0]}, {keep[1]}])" if key and tuple(keep) != size else ""
+    most = sum(count for (h, w), count in sizes.items() if abs(h * common[1] - w * common[0]) <= max(common))
+    alike = key and tuple(keep) != size and 2 * most > len(headers)  # else there is no shape to keep
+    keeping = f", or {asked} to their shape ([{keep[0]}, {keep[1]}])" if alike else ""
     stretch = max(max(h / size[0] / (w / size[1]), w / size[1] / (h / size[0])) for h, w in other)
     return UserError(
         f"{root}: {len(names):,} of {len(headers):,} images have not the shape of {asked} {size[0]} x {size[1]}"

@@ -325,9 +325,16 @@ def table(groups: Mapping[str, Group]) -> str:
         lines.append(f"{name} ({group.split} images)")
         rows = _without_dimensions(group.metrics)
         width = max((len(row) for row, _ in rows), default=0)
-        width = max([width, *(len(shown(one.name)) for one in group.skipped)])
+        reasons: dict[str, list[str]] = {}
+        for one in group.skipped:
+            reasons.setdefault(shown(one.reason), []).append(shown(one.name))
+        width = max([width, *(len(names[0]) for names in reasons.values() if len(names) == 1)])
         lines += [f"  {row:<{width}}  {text}" for row, text in rows]
-        lines += [f"  {shown(one.name):<{width}}  skipped: {shown(one.reason)}" for one in group.skipped]
+        for reason, names in reasons.items():
+            if len(names) == 1:
+                lines.append(f"  {names[0]:<{width}}  skipped: {reason}")
+            else:
+                lines += [f"  {', '.join(names)}", f"  {'':<{width}}  skipped: {reason}"]
     return "\n".join(lines)
 
 
