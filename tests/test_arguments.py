@@ -20,7 +20,7 @@ from vaes.keys import groups
 SIGNATURES = {
     "run_train": "config path exp_dir resume minutes device imports arguments methods init",
     "run_sample": "where config mode save_dir checkpoint device imports options arguments",
-    "run_evaluate": "where only split budget seed features prior checkpoint device imports output arguments",
+    "run_evaluate": "where only split budget seed features perceptual prior checkpoint device imports output arguments",
     "run_fit_prior": "where kind options seed n_images checkpoint device imports arguments",
     "run_encode": "where paths split output checkpoint device imports batch_size arguments normalise shard tile",
     "run_compare": "runs save_dir format checkpoint imports html",
@@ -81,7 +81,7 @@ def test_the_commands_take_what_they_are_called_with() -> None:
         ("encode R -o c.npz a.png b", {"where": Path("R"), "paths": [Path("a.png"), Path("b")]}),
         ("encode R --split test -o c.parquet --batch_size 5", {"paths": [], "split": "test", "batch_size": 5}),
         ("evaluate R --only a,b --n_images 5 --output D", {"only": ["a", "b"], "output": Path("D"), "split": "test"}),
-        ("evaluate R --prior own", {"prior": "own"}),
+        ("evaluate R --prior own --perceptual lpips", {"prior": "own", "perceptual": "lpips"}),
         (
             "fit-prior R --kind flow --steps 9 --data.root D",
             {

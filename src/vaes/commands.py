@@ -175,6 +175,7 @@ def run_evaluate(
     budget: dict[str, int],
     seed: int,
     features: str,
+    perceptual: str,
     prior: str | None,
     checkpoint: str | None,
     device: str,
@@ -194,8 +195,8 @@ def run_evaluate(
         _ = run.data
     home = output or run.home
     found = run.evaluate(
-        groups, split=split, seed=seed, features=features, prior=prior, output=home, progress=True,
-        outliers=outliers_of(run, of_outliers) if of_outliers else None, budget=budget,
+        groups, split=split, seed=seed, features=features, perceptual=perceptual, prior=prior, output=home,
+        progress=True, outliers=outliers_of(run, of_outliers) if of_outliers else None, budget=budget,
     )  # fmt: skip
     data_of(run)
     say(report.table(found.groups))

@@ -26,7 +26,7 @@ __all__ = ["Experiment", "Outcome", "Section", "refuse_difference"]
 
 SECTIONS = ("data", "model", "objective", "train")
 
-WHERE = ("root", "download", "mirrors", "skip_bad", "changed")
+WHERE = ("root", "valid_root", "test_root", "timeout", "download", "mirrors", "skip_bad", "changed")
 """Keys of ``data`` that say where images come from and not which they are."""
 
 

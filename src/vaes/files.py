@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -167,6 +168,16 @@ def open_regular(path: Path) -> io.BufferedReader:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return os.fdopen(descriptor, "rb")
+
+
+def natural(name: str) -> list[tuple[float, str]]:
+    """A key that sorts names by the numbers in them.
+
+    >>> sorted(["beta=16", "beta=4", "beta=0.5", "beta=1e-3"], key=natural)
+    ['beta=1e-3', 'beta=0.5', 'beta=4', 'beta=16']
+    """
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", name)
+    return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:

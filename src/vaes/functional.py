@@ -4,7 +4,7 @@ Shapes: K importance samples, B batch, D latent dimensions. Nothing here draws r
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, conv2d
 
 __all__ = [
     "Kernel",
+    "feature_distance",
     "gaussian_kernel",
     "haar",
     "imq_kernel",
@@ -37,6 +38,7 @@ SSIM_WINDOW, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03  # Wang et al. 2
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2; from fine to coarse
 MS_SSIM_SMALLEST = 5
 MS_SSIM_FLOOR = 1e-4
+SMALLEST_FEATURES = 1e-6  # squared length of the features at a place, below which they are not stretched to length 1
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """A positive definite kernel: (N, D), (M, D) -> (N, M)."""
@@ -286,6 +288,25 @@ def haar(x: Tensor, levels: int) -> list[Tensor]:
         found.append(torch.stack([a - b + c - d, a + b - c - d, a - b - c + d]) / 2)
         x = (a + b + c + d) / 2
     return [*found, x]
+
+
+def feature_distance(x: Sequence[Tensor], y: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> Tensor:
+    """Maps of two sets of images in the layers of a network, each (N, C', H', W') -> ``sum_l mean_hw w_l |u_l(x) -
+    u_l(y)|^2`` (N,), u_l being a map whose features have length 1 at each place; w_l (C',) are 1 if not given.
+
+    Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018,
+    https://arxiv.org/abs/1801.03924, equation 1.
+    """
+    found = []
+    for number, (a, b) in enumerate(zip(x, y, strict=True)):
+        squares = (_unit_length(a) - _unit_length(b)).square()
+        squares = squares if weights is None else weights[number][:, None, None] * squares
+        found.append(squares.sum(1).mean((1, 2)))
+    return torch.stack(found).sum(0)
+
+
+def _unit_length(features: Tensor) -> Tensor:
+    return features * (features.square().sum(1, keepdim=True) + SMALLEST_FEATURES).rsqrt()
 
 
 def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ class Use(enum.IntEnum):
     FLIP = 5
     STATIC = 6
     DYNAMIC = 7
+    SHARDS = 8
+    STREAM = 9
     POSTERIOR = 101
     PRIOR = 102
     VALIDATION = 103

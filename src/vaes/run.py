@@ -339,6 +339,7 @@ class Run(Sized):
         split: str = "test",
         seed: int = 0,
         features: str = "auto",
+        perceptual: str = "auto",
         prior: str | None = None,
         outliers: ImageSet | None = None,
         output: Path | None = None,
@@ -353,6 +354,7 @@ class Run(Sized):
             split: ``train``, ``valid`` or ``test``.
             seed: of every choice and draw.
             features: for sample quality, see :func:`vaes.evaluate.features.find_features`.
+            perceptual: for reconstructions, see :func:`vaes.evaluate.likeness.find_distance`.
             prior: which fitted priors the quality of samples is measured under too, beside the model's own: a kind,
                 ``fitted`` (the last), ``own`` (none), or by default all that belong to these weights.
             outliers: images of another source.
@@ -376,7 +378,7 @@ class Run(Sized):
         found = runner.evaluate_groups(
             self.model, splits, only=groups, split=split, budget=options, seed=seed, features=features,
             cache=home if write else None, outliers=outliers, progress=progress,
-            fitted=fitted,
+            fitted=fitted, perceptual=perceptual,
         )  # fmt: skip
         asked = (self.asked,)
         config = self.experiment.to_yaml()

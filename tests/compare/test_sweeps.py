@@ -24,7 +24,7 @@ def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_training_ended_with_is_pooled_over_seeds(swept: Path, tmp_path: Path, capsys) -> None:
     columns = compare.pool(compare.trained(swept) or [])
-    assert [column.label for column in columns] == ["beta=1,seed=*", "beta=4,seed=*"]
+    assert [column.label for column in columns] == ["beta=1", "beta=4"]
     for beta, column in zip((1, 4), columns, strict=True):
         runs = [json.loads((swept / f"runs/beta={beta},seed={s}/metrics.json").read_text())["best"] for s in (0, 1)]
         cell = next(cell for key, cell in column.cells.items() if key.name == "elbo")
@@ -39,6 +39,16 @@ def test_what_training_ended_with_is_pooled_over_seeds(swept: Path, tmp_path: Pa
     for name in ("rate-distortion.png", "curves.png"):
         with Image.open(tmp_path / "c" / name) as picture:
             assert np.asarray(picture).std() > 5
+
+
+def test_members_stand_in_the_order_of_their_numbers(swept: Path) -> None:
+    for run in list((swept / "runs").glob("beta=4,*")):
+        run.rename(run.with_name(run.name.replace("beta=4", "beta=16")))
+    for run in list((swept / "runs").glob("beta=1,*")):
+        run.rename(run.with_name(run.name.replace("beta=1", "beta=2.5")))
+    assert [result.name.partition(",")[0] for result in compare.trained(swept) or []] == 2 * ["beta=2.5"] + 2 * [
+        "beta=16"
+    ]
 
 
 def test_unfinished_runs_are_named_and_evaluated_ones_are_read_as_such(swept: Path) -> None:

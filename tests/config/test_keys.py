@@ -61,7 +61,7 @@ def test_a_meaning_goes_on_over_lines_and_ends_with_its_section() -> None:
         ({"tran": {"lr": 3}}, "did you mean train?"),
         (
             {"data": {"kind": "digits", "root": "x"}},
-            "unknown key: it is a key of data.kind arrays, cars3d, celeba and 13 more",
+            "unknown key: it is a key of data.kind arrays, cars3d, celeba and 15 more",
         ),
         ({"method": "ae", "objective": {"beta": 3}}, "it is a key of method vae, beta_vae, beta_tcvae and "),
         (

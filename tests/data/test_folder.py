@@ -91,6 +91,13 @@ def test_classes_are_the_subfolders_sorted(make: Make) -> None:
     assert len(all_values(parts)) == 28
 
 
+def test_a_number_beside_a_split_of_the_set_s_own_is_said_to_have_no_use(make: Make) -> None:
+    root = make({f"{part}/{i}.png": picture(i + 50 * (part == "test")) for part in ("train", "test") for i in range(9)})
+    said = "data.n_test: 2 is not used, because the set has its own 9 images"
+    assert said in str(folder(root=root, n_test=2).report)
+    assert "not used" not in str(folder(root=root, n_test=9, n_valid=2).report)
+
+
 def test_splits_with_classes(make: Make) -> None:
     tree = {f"train/{c}/{i}.png": picture(i + 20 * (c == "b")) for c in "ab" for i in range(10)}
     tree |= {f"test/{c}/{i}.png": picture(100 + i) for c in "bc" for i in range(3)}

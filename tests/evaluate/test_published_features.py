@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vaes.errors import UserError
+from vaes.evaluate.features import pixel_features
+from vaes.evaluate.likeness import find_distance
 from vaes.evaluate.published_features import published
 from vaes.objectives import Context, Drawn
 from vaes.objectives.terms import Perceptual
@@ -67,6 +69,10 @@ def test_lpips_is_the_distance_of_its_own_package_and_has_a_gradient(lpips: list
     x, y = torch.rand(2, 2, channels, 12, 12, dtype=torch.float64, generator=numbers)
     theirs = lpips[0].double().distance(x.expand(-1, 3, -1, -1), y.expand(-1, 3, -1, -1))
     torch.testing.assert_close(term.distance(x, y), theirs, rtol=1e-3, atol=1e-6)  # lengths have another floor
+    splits: Any = SimpleNamespace(train=SimpleNamespace(shape=(channels, 12, 12)))
+    measured = find_distance("lpips", pixel_features, splits, None)
+    assert (measured.name, measured.features) == ("lpips", "vgg")
+    torch.testing.assert_close(measured._replace(maps=measured.maps.double()).of(x, y), term.distance(x, y))
     assert not list(term.parameters())
     trace: Any = SimpleNamespace(x=x, x_mean=None)
 

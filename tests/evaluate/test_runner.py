@@ -9,11 +9,13 @@ from vaes import evaluate, likelihoods, posteriors
 from vaes.data import Annotations, Splits, TensorSet, sprites, to_float, to_uint8
 from vaes.errors import UserError
 from vaes.evaluate import Budget, Features, Metric, Skipped
+from vaes.evaluate.feature_network import Classifier, FeatureMaps
 from vaes.evaluate.features import classifier_features
 from vaes.evaluate.passes import choose, fingerprint
 from vaes.evaluate.report import group, not_finite, table
 from vaes.evaluate.runner import DEFAULT_GROUPS, evaluate_groups
 from vaes.model import VAE
+from vaes.objectives.terms import Perceptual
 from vaes.priors import StandardNormal
 
 BUDGET = Budget(n_images=150, iw_samples=6, iw_images=20, ais_images=2, ais_steps=4, ais_chains=2, batch_size=40)
@@ -336,13 +338,17 @@ def test_samples_are_decoded_once_for_all_groups() -> None:
 
 def test_rfid_is_of_reconstructions_of_as_many_images_of_either_split() -> None:
     model, splits = model_of(size=8), random_splits(size=8)
-    features = Features("means", lambda images: images.float().unflatten(2, (4, 2)).mean((3, 4)).flatten(1))
+    maps = FeatureMaps(Classifier(splits.train.shape[0], 2))
+    features = Features("means", lambda images: images.float().unflatten(2, (4, 2)).mean((3, 4)).flatten(1), maps)
     found = named(evaluate.evaluate(model, splits, only=["generation"], budget=BUDGET, features=features))
-    for name, images in (("rfid", splits.test), ("rfid_train", splits.train)):
+    for suffix, images in (("", splits.test), ("_train", splits.train)):
         x = images.read(choose(images, 150, 0))
         with torch.no_grad():
             made = to_uint8(model.reconstruct(to_float(x, model.value_range)), model.value_range)
+            alike = Perceptual((0.0, 1.0), lambda name: ("means", maps)).distance(x.float() / 255, made.float() / 255)
         expected = evaluate.fid(features.extract(x), features.extract(made), features="means").value
-        assert found[name].value == pytest.approx(expected, rel=1e-5)
-        assert found[name].n == 150
+        assert found[f"rfid{suffix}"].value == pytest.approx(expected, rel=1e-5)
+        assert found[f"perceptual{suffix}"].value == pytest.approx(alike.mean().item(), rel=1e-5)
+        assert found[f"perceptual{suffix}"].features == "means"
+        assert found[f"rfid{suffix}"].n == found[f"perceptual{suffix}"].n == 150
     assert found["rfid"].value != found["rfid_train"].value

@@ -10,9 +10,14 @@ import torch
 from trainings import everything
 
 from vaes import Experiment, UserError, load
-from vaes.data import Splits, arrays, to_uint8
+from vaes.data import Splits, arrays, to_float, to_uint8
 from vaes.evaluate import fid, psnr
+from vaes.evaluate.feature_maps import find_feature_maps
+from vaes.evaluate.features import leave
+from vaes.evaluate.likeness import Distance
 from vaes.evaluate.passes import choose, pixels
+from vaes.objectives.terms import Perceptual
+from vaes.train.fidelity import unit
 
 N, SIDE = 70, 8  # FID of 64 features takes 65 images
 RAW = {
@@ -58,6 +63,7 @@ def test_the_numbers_are_those_of_the_run_and_change_nothing_else(tmp_path: Path
         expected = psnr(x.double() / 255, y.double() / 255, data_range=1).mean().item()
         assert last[f"psnr{suffix}[{N}]"] == pytest.approx(expected, rel=1e-6)
     assert not any("[" in name for name in lines(off)[-1])
+    assert not any("perceptual" in name for name in last)  # pixels are no features of places
 
 
 def test_a_training_that_goes_on_has_the_same_numbers(tmp_path: Path) -> None:
@@ -70,6 +76,28 @@ def test_a_training_that_goes_on_has_the_same_numbers(tmp_path: Path) -> None:
     assert lines(cut) == lines(whole)
 
 
+def test_the_perceptual_distance_is_the_terms_in_the_network_of_rfid(tmp_path: Path) -> None:
+    network = tmp_path / "random.safetensors"
+    found = find_feature_maps("random", images())
+    leave(network, *found)
+    run = fit(tmp_path / "run", {"train.monitor": N, "train.monitor_features": str(network)})
+    splits, model = images(), load(run, device="cpu").model
+    term = Perceptual(model.value_range, lambda name: (found.name, found.maps))
+    for split, suffix in (("valid", ""), ("train", "_train")):
+        x = pixels(getattr(splits, split), choose(getattr(splits, split), N, 0))
+        with torch.inference_mode():
+            y = to_uint8(model.reconstruct(to_float(x, model.value_range)), model.value_range)
+            expected = term.distance(x.float() / 255, y.float() / 255).mean().item()
+        assert lines(run)[-1][f"perceptual{suffix}[{found.name.split(' ')[0]},{N}]"] == pytest.approx(
+            expected, rel=1e-5
+        )
+    assert unit(f"perceptual_train[{found.name.split(' ')[0]},{N}]") == "0 for equal images"
+    x, y = torch.rand(2, 130, 1, 7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ours = Distance("perceptual", found.name, found.maps.double())
+    torch.testing.assert_close(ours.of(x, y), term.double().distance(x, y), rtol=1e-14, atol=0)
+    assert not ours.of(x, x).any()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -77,6 +105,9 @@ def test_a_training_that_goes_on_has_the_same_numbers(tmp_path: Path) -> None:
         ({"train.monitor": 64}, "65 of each are needed"),
         ({"train.eval_freq": 0}, "monitor measures at each validation"),
         ({"train.monitor_features": "vgg"}, "none of auto"),
+        ({"train.monitor_perceptual": "vgg"}, "train.monitor_perceptual: 'vgg' is none of auto, .* lpips"),
+        ({"train.monitor_perceptual": "timm:no"}, "train.monitor_perceptual: timm"),
+        ({"train.monitor_perceptual": "none.safetensors"}, "train.monitor_perceptual: none.safetensors"),
     ],
 )
 def test_what_cannot_be_measured_is_said_before_the_first_step(

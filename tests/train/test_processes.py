@@ -197,15 +197,15 @@ def test_a_training_killed_before_its_first_checkpoint_begins_again(tmp_path: Pa
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_says_how_to_go_on_and_exits_as_it_should(tmp_path: Path, number: int, status: int) -> None:
     run = tmp_path / "run"
-    process = started(run, command(run, "--train.n_steps=100000", "--train.save_freq=5"), tmp_path)
-    asked = time.monotonic()
+    n_steps = 10_000_000  # hours away
+    process = started(run, command(run, f"--train.n_steps={n_steps}", "--train.save_freq=5"), tmp_path)
     process.send_signal(number)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=300)[1]
     assert process.returncode == status, error
-    assert time.monotonic() - asked < 10
     assert "--resume latest" in error
     assert "Traceback" not in error
     step = checkpoint.read(checkpoint.newest_folder(run)).step
+    assert step < n_steps // 100
     assert f"stopped after step {step}" in error
 
 

@@ -338,6 +338,13 @@ def _evaluate(prog: str = "vaes evaluate") -> Parser:
         "kept in the run folder, inception (needs vaes[fid]), pixels, or the classifier.safetensors or "
         "pretext.safetensors of another run (default: auto, the first where there are labels, else the second)",
     )
+    parser.add_argument(
+        "--perceptual",
+        default="auto",
+        help="in which features of places reconstructions are held against images: lpips (needs vaes[lpips]), "
+        "timm:NAME (needs vaes[timm]), classifier, pretext or a path as above (default: auto, those of --features, "
+        "where it has some)",
+    )
     fitting.prior(parser, "fitted priors to measure samples of too, beside the model's own (default: all; own: none)")
     parser.add_argument("--output", type=path, metavar="DIR", help="where the results go (default: the run folder)")
     parser.epilog = (
@@ -366,6 +373,7 @@ def evaluate(arguments: Sequence[str], *, prog: str = "vaes evaluate") -> None:
         budget,
         found.seed,
         found.features,
+        found.perceptual,
         found.prior,
         found.checkpoint,
         found.device,

@@ -141,10 +141,10 @@ class Parser(argparse.ArgumentParser):
             return UserError(f"{name}: unknown key: {clause or 'no key or option is near; '}see {self.prog} --help")
         if own:
             return UserError(f"{start}: did you mean {' or '.join(own)}? See {self.prog} --help")
-        if "data" in self.sections and (of_data := [key for key in keys if key.startswith("data.")]):
-            return UserError(f"{start}: did you mean --{of_data[0]}? See {self.prog} --help")
         if homes:
             return UserError(f"{start}: it is an option of {', '.join(homes)}; see {self.prog} --help")
+        if "data" in self.sections and (of_data := [key for key in keys if key.startswith("data.")]):
+            return UserError(f"{start}: did you mean --{of_data[0]}? See {self.prog} --help")
         if keys:
             only = f"; only keys of {self.sections[0]} can be given here" if self.sections else ""
             return UserError(f"{start}: {keys[0].lstrip('-')} is for vaes train{only}; see {self.prog} --help")

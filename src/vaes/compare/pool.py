@@ -177,7 +177,7 @@ def _labels(pools: Sequence[Sequence[str]]) -> list[str]:
         if len(names) == 1:
             labels.append(names[0])
         elif start and not any(name.startswith(start) for name in others):
-            labels.append(f"{start}*")
+            labels.append(start.removesuffix(",seed=") if start.endswith(",seed=") else f"{start}*")
         else:
             labels.append(f"{names[0]} +{len(names) - 1}")
     return labels

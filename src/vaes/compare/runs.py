@@ -103,7 +103,8 @@ def _expanded(paths: Sequence[Path]) -> tuple[Sequence[Path], tuple[str, ...]]:
     (path, *more) = paths
     if more or not path.is_dir() or any((path / name).exists() for name in ("config.yaml", report.FILE)):
         return paths, ()
-    runs = sorted({found.parent for depth in ("*", "*/*") for found in path.glob(f"{depth}/config.yaml")})
+    there = {found.parent for depth in ("*", "*/*") for found in path.glob(f"{depth}/config.yaml")}
+    runs = sorted(there, key=lambda run: files.natural(str(run)))
     evaluated = [run for run in runs if (run / report.FILE).exists()]
     bare = [shown(str(run.relative_to(path))) for run in runs if run not in evaluated]
     left_out = (f"left out, for they have not been evaluated: {', '.join(bare)}",) if bare else ()

@@ -27,7 +27,8 @@ def trained(path: Path) -> list[Result] | None:
     """
     if not (path / SWEEP).is_file():
         return None
-    runs = sorted(found.parent for found in (path / "runs").glob("*/config.yaml"))
+    there = [found.parent for found in (path / "runs").glob("*/config.yaml")]
+    runs = sorted(there, key=lambda run: files.natural(run.name))
     done = [run for run in runs if (run / "metrics.json").is_file()]
     evaluated = sum((run / report.FILE).is_file() for run in done)
     if evaluated == len(done) and done:

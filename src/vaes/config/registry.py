@@ -136,6 +136,7 @@ SOURCES: Mapping[str, Callable[..., data.Splits]] = {
     "emnist": data.emnist,
     "fashion_mnist": data.fashion_mnist,
     "folder": data.folder,
+    "hub": data.hub,
     "kmnist": data.kmnist,
     "mnist": data.mnist,
     "mpi3d": data.mpi3d,
@@ -145,4 +146,5 @@ SOURCES: Mapping[str, Callable[..., data.Splits]] = {
     "smallnorb": data.smallnorb,
     "sprites": data.sprites,
     "svhn": data.svhn,
+    "webdataset": data.webdataset,
 }

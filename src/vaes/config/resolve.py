@@ -177,9 +177,20 @@ def _data(values: object) -> dict[str, Any]:
     common = {name: options.pop(name) for name in keys(data_options) if name in options}
     check_keys("data", options, {*keys(SOURCES[kind]), *keys(data_options), "kind"})
     source = validate("data", SOURCES[kind], options)
-    if isinstance(source.get("root"), str):  # so that the run is found its data from anywhere
-        source["root"] = str(Path(source["root"]).expanduser().absolute())
+    for key in ("root", "valid_root", "test_root"):
+        if source.get(key) is not None:
+            source[key] = _located(kind, source[key])
     return {"kind": kind, **source, **validate("data", data_options, common)}
+
+
+def _located(kind: str, root: Any) -> Any:
+    """A path as it is found from anywhere; addresses and names on the Hub stay."""
+    if isinstance(root, tuple):
+        return tuple(_located(kind, each) for each in root)
+    path = Path(root).expanduser()
+    if "://" in root or (kind == "hub" and not path.exists() and root.count("/") < 2):
+        return root
+    return str(path.absolute())
 
 
 def _model(method: str, values: object) -> dict[str, Any]:

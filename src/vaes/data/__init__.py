@@ -20,6 +20,7 @@ from vaes.data.sources import (
     emnist,
     fashion_mnist,
     folder,
+    hub,
     kmnist,
     mnist,
     mpi3d,
@@ -29,6 +30,7 @@ from vaes.data.sources import (
     smallnorb,
     sprites,
     svhn,
+    webdataset,
 )
 from vaes.data.splits import Reading, Splits
 from vaes.data.sprite_grid import SpriteSet
@@ -62,6 +64,7 @@ __all__ = [
     "fashion_mnist",
     "flip",
     "folder",
+    "hub",
     "identify",
     "kmnist",
     "mnist",
@@ -76,4 +79,5 @@ __all__ = [
     "svhn",
     "to_float",
     "to_uint8",
+    "webdataset",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vaes.data.images import ImageSet
 from vaes.data.splits import Splits
+from vaes.errors import UserError
 from vaes.randomness import Use, generator
 
 __all__ = ["BinarySet", "Protocol", "binarize", "coin", "splitmix64"]
@@ -30,6 +31,8 @@ def binarize(splits: Splits, protocol: Protocol, *, seed: int = 0) -> Splits:
     """
     if protocol == "none":
         return splits
+    if protocol == "static" and splits.stream is not None:
+        raise UserError("data.binarize: static draws belong to places in a set, and a stream has none; use dynamic")
     parts = [BinarySet(images, seed, place) for place, images in enumerate(splits)]
     if protocol == "dynamic":
         parts[0].redrawn = splits.train

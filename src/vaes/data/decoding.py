@@ -103,6 +103,7 @@ def decode_all(
         **info,
         "skipped": skipped,
         "white": recipe.white if deep else recipe.white8,
+        "recipe": recipe._asdict(),
         "deep": len(deep),
         "coarse": sum(header.coarse for header in headers),
         "several": sum(header.several for header in headers),

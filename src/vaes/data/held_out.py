@@ -146,6 +146,9 @@ def divide(
         n = len(train)
         raise UserError(f"data: {n} image{'s' * (n != 1)} cannot be divided into {needed} splits; add images")
     notes: list[str] = []
+    for key, own, given in (("n_valid", valid, n_valid), ("n_test", test, n_test)):
+        if own is not None and given is not None and given != len(own):
+            notes.append(f"data.{key}: {given:,} is not used, because the set has its own {len(own):,} images")
     if ours and by == "content" and (different := len(torch.unique(hashes_of(train)))) < needed:
         # There is no other way, and the reading's warnings name what the splits share.
         notes.append(f"by order and not by content, because all {len(train)} images are copies of {different}")

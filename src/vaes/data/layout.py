@@ -9,7 +9,7 @@ from torch import Tensor
 from vaes.data.splits import some
 from vaes.errors import UserError
 
-__all__ = ["FIRST_SPLITS", "SPLITS", "Layout", "lay_out"]
+__all__ = ["FIRST_SPLITS", "SPLITS", "Layout", "lay_out", "split_of"]
 
 SPLITS = {
     name + end: split
@@ -55,11 +55,11 @@ def lay_out(root: str, names: Sequence[str], folders: Sequence[str], known: dict
     """
     parts, depth = _look_through([tuple(name.split("/")) for name in names], known)
     inside = [tuple(name.split("/"))[depth:] for name in folders]
-    turned = all(len(part) > 2 and _split(part[1], known) and not _split(part[0], known) for part in parts)
+    turned = all(len(part) > 2 and split_of(part[1], known) and not split_of(part[0], known) for part in parts)
     if turned:  # class/split/image
         parts = [(part[1], part[0], *part[2:]) for part in parts]
         inside = []
-    splits = [_split(part[0], known) if len(part) > 1 else "" for part in parts]
+    splits = [split_of(part[0], known) if len(part) > 1 else "" for part in parts]
     if any(splits):
         _check(root, parts, splits)
     classes = [part[1:-1] if any(splits) else part[:-1] for part in parts]
@@ -69,8 +69,8 @@ def lay_out(root: str, names: Sequence[str], folders: Sequence[str], known: dict
     label_names = tuple(sorted({path[0] for path in classes}))
     number = {name: i for i, name in enumerate(label_names)}
     at = 1 if any(splits) else 0
-    empty = {part[at] for part in inside if len(part) == at + 1 and (not at or _split(part[0], known))}
-    empty -= {*label_names, *(name for name in empty if not at and _split(name, known))}
+    empty = {part[at] for part in inside if len(part) == at + 1 and (not at or split_of(part[0], known))}
+    empty -= {*label_names, *(name for name in empty if not at and split_of(name, known))}
     warnings = [f"labels: folder {name} holds no images, and is none of the labels" for name in sorted(empty)[:5]]
     labels = torch.tensor([number[path[0]] for path in classes])
     return Layout(tuple(splits), labels, label_names, "", tuple(warnings))
@@ -84,14 +84,15 @@ def _without(splits: list[str], stray: list[str], total: int) -> Layout:
     return Layout(tuple(splits), None, (), why, (warning,))
 
 
-def _split(name: str, known: dict[str, str]) -> str:
+def split_of(name: str, known: dict[str, str] = SPLITS) -> str:
+    """The split that a name stands for: `val` is valid; empty where it stands for none."""
     return known.get(name.lower().translate({ord(mark): None for mark in "_- "}), "")
 
 
 def _look_through(parts: list[Parts], known: dict[str, str]) -> tuple[list[Parts], int]:
     depth = 0
     while all(len(part) > depth + 1 and part[depth] == parts[0][depth] for part in parts):
-        if _split(parts[0][depth], known):
+        if split_of(parts[0][depth], known):
             break
         depth += 1
     return [part[depth:] for part in parts], depth

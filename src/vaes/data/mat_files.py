@@ -1,7 +1,6 @@
 """Sets that are published as MATLAB files: SVHN, and the cars of 3D models."""
 
 import os
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from vaes.data.published import LAST, Chunk, Published, keep, labels_of, splits
 from vaes.data.roots import regular
 from vaes.data.splits import Splits
 from vaes.errors import UserError
+from vaes.files import natural
 from vaes.memory import available
 
 __all__ = ["cars3d", "svhn"]
@@ -101,7 +101,10 @@ def cars3d(
         seed: chooses the images of each split.
     """
     folders = [Path(root, place) for place in CARS.places if os.path.isdir(Path(root, place))]
-    files = next((found for folder in folders if (found := sorted(folder.glob("*.mat"), key=_natural))), [])
+    files = next(
+        (found for folder in folders if (found := sorted(folder.glob("*.mat"), key=_by_number))),
+        [],
+    )
     if not files:
         raise CARS.missing(root, ["files *.mat"])
 
@@ -166,7 +169,6 @@ def _variables(path: Path, *names: str) -> dict[str, Any]:
     return found
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def _by_number(path: Path) -> list[tuple[float, str]]:
     """car_2 before car_10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return natural(path.name)

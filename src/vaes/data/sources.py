@@ -9,6 +9,7 @@ from vaes.data.cifar_files import cifar10, cifar100
 from vaes.data.factor_sets import dsprites, mpi3d, shapes3d, smallnorb
 from vaes.data.hashing import content_hashes
 from vaes.data.held_out import hold_out
+from vaes.data.hub_rows import hub
 from vaes.data.idx_sets import emnist, fashion_mnist, kmnist
 from vaes.data.images import Annotations, TensorSet
 from vaes.data.mat_files import cars3d, svhn
@@ -18,6 +19,7 @@ from vaes.data.picture_folder import folder
 from vaes.data.resize import resize, resizing
 from vaes.data.splits import Splits, report
 from vaes.data.sprite_grid import sprites
+from vaes.data.tar_shards import webdataset
 from vaes.data.typefaces import numerals
 from vaes.errors import UserError
 from vaes.randomness import Use
@@ -34,6 +36,7 @@ __all__ = [
     "emnist",
     "fashion_mnist",
     "folder",
+    "hub",
     "kmnist",
     "mnist",
     "mpi3d",
@@ -43,6 +46,7 @@ __all__ = [
     "smallnorb",
     "sprites",
     "svhn",
+    "webdataset",
 ]
 
 

@@ -3,11 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from vaes.data.images import ImageSet
+
+if TYPE_CHECKING:
+    from vaes.data.stream import Stream
 
 __all__ = ["Reading", "Splits", "report", "some"]
 
@@ -33,10 +37,17 @@ class Splits:
     test: ImageSet
     report: Reading = field(default_factory=Reading)
     """Where none is given: what the three sets themselves tell."""
+    stream: "Stream | None" = None
+    """Where training takes its images from; `train` is then those that were looked at first."""
 
     def __post_init__(self) -> None:
         if self.report == Reading():
             object.__setattr__(self, "report", report(self.train, self.valid, self.test))
+
+    @property
+    def count(self) -> int:
+        """The images that training takes its batches from; 0 for a stream that does not tell."""
+        return len(self.train) if self.stream is None else self.stream.length or 0
 
     def __iter__(self) -> Iterator[ImageSet]:
         return iter((self.train, self.valid, self.test))

@@ -16,7 +16,7 @@ from vaes.data.picture_files import MAX_FILES, Files, check_inside, digest, hidd
 from vaes.data.temporary import remove
 from vaes.errors import UserError
 
-__all__ = ["TarFiles", "is_tar"]
+__all__ = ["TROUBLE", "TarFiles", "is_tar", "window"]
 
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 
@@ -91,7 +91,7 @@ class TarFiles(Files):
     def open(self, name: str) -> IO[bytes]:
         """A member to read in."""
         assert self._file is not None
-        return io.BufferedReader(_Window(self._file.fileno(), self._at[name], self.sizes[name]))
+        return window(self._file.fileno(), self._at[name], self.sizes[name])
 
     def close(self) -> None:
         """Let go of the archive, and of what was unpacked."""
@@ -99,6 +99,11 @@ class TarFiles(Files):
             self._file.close()
         if self._unpacked is not None:
             remove(self._unpacked)
+
+
+def window(descriptor: int, begin: int, size: int) -> IO[bytes]:
+    """A part of an open file, as a file of its own."""
+    return io.BufferedReader(_Window(descriptor, begin, size))
 
 
 class _Window(io.RawIOBase):

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vaes.data import Splits
 from vaes.errors import UserError
-from vaes.evaluate.feature_network import Classifier, shrunk
+from vaes.evaluate.feature_network import Classifier, FeatureMaps
 from vaes.evaluate.features import known, leave, load_network, title, train_classifier, train_pretext
 from vaes.evaluate.passes import fingerprint
 from vaes.evaluate.record import NotApplicable
 
-__all__ = ["FILE", "KINDS", "FeatureMaps", "Found", "find_feature_maps", "untrained"]
+__all__ = ["FILE", "KINDS", "Found", "find_feature_maps", "untrained"]
 
 STEPS = 300
 FILE = "perceptual.safetensors"
@@ -22,23 +22,6 @@ KINDS = ("auto", "classifier", "pretext", "random")
 SEED = 1
 """Another than that of the features that ``vaes evaluate`` trains: a model that was trained to look right in features
 is not to be judged in the same ones."""
-
-
-class FeatureMaps(nn.Module):
-    """The three convolutions of a :class:`Classifier`: images (N, C, H, W) in [0, 1] -> maps (N, 32, H / 2, W / 2), (N,
-    64, H / 4, W / 4) twice; sides above 64 pixels are shrunk to that first."""
-
-    def __init__(self, network: Classifier) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layer for layer in network.body if isinstance(layer, nn.Conv2d))
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """The maps, from fine to coarse."""
-        found, x = [], shrunk(x)
-        for layer in self.layers:
-            x = layer(x).relu()
-            found.append(x)
-        return found
 
 
 class Found(NamedTuple):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from vaes.data import Batches, ImageSet
 from vaes.evaluate.passes import choose, pixels
 
-__all__ = ["SEED", "STEPS", "Classifier", "digest", "fit", "seen", "shrunk"]
+__all__ = ["SEED", "STEPS", "Classifier", "FeatureMaps", "digest", "fit", "seen", "shrunk"]
 
 WIDTH = 64
 STEPS = 600
@@ -50,6 +50,23 @@ class Classifier(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 64), of mean square 1 on training images: kernels of fixed width need a known scale."""
         return torch.as_tensor(self.body(x) * self.scale)
+
+
+class FeatureMaps(nn.Module):
+    """The three convolutions of a :class:`Classifier`: images (N, C, H, W) in [0, 1] -> maps (N, 32, H / 2, W / 2), (N,
+    64, H / 4, W / 4) twice; sides above 64 pixels are shrunk to that first."""
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layer for layer in network.body if isinstance(layer, nn.Conv2d))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The maps, from fine to coarse."""
+        found, x = [], shrunk(x)
+        for layer in self.layers:
+            x = layer(x).relu()
+            found.append(x)
+        return found
 
 
 def seen(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from vaes import files
 from vaes.data import ImageSet, Splits
 from vaes.errors import UserError
-from vaes.evaluate.feature_network import SEED, STEPS, Classifier, digest, fit, seen
+from vaes.evaluate.feature_network import SEED, STEPS, Classifier, FeatureMaps, digest, fit, seen
 from vaes.evaluate.passes import fingerprint, pixels
 from vaes.evaluate.pretext import Solved, train_on_tasks
 from vaes.evaluate.record import NotApplicable
@@ -48,6 +48,7 @@ class Features(NamedTuple):
 
     name: str
     extract: Callable[[Tensor], Tensor]  # (N, C, H, W) uint8 -> (N, d)
+    maps: nn.Module | None = None  # (N, C, H, W) in [0, 1] -> maps (N, C', H', W') of its layers
 
 
 def find_features(name: str, splits: Splits, cache: Path | None, *, progress: bool = False) -> Features:
@@ -269,4 +270,8 @@ def title(network: Classifier, metadata: Mapping[str, Any], split: str = "test")
 
 def _features(network: Classifier, metadata: Mapping[str, Any]) -> Features:
     name = title(network, metadata)
-    return Features(name, lambda images: torch.cat([network.features(seen(part)) for part in images.split(500)]))
+    return Features(
+        name,
+        lambda images: torch.cat([network.features(seen(part)) for part in images.split(500)]),
+        FeatureMaps(network),
+    )

@@ -212,27 +212,40 @@ def _generation(job: Job) -> Found:
         return attempt("memorisation", lambda: _memorisation(job, samples, job.chosen))
 
     found = _sample_quality(job, job.samples.means) + of(job.samples.means)
-    found += attempt("rfid", lambda: _rfid(job, job.split)) + _rfid_train(job)
+    for split in dict.fromkeys((job.split, "train")):
+        found += _reconstructed(job, split)
     for one in job.fitted:
         samples = job.samples_of(one).means
         found += _renamed([*_sample_quality(job, samples), *of(samples)], one)
     return found
 
 
-def _rfid(job: Job, split: str) -> Metric:
-    """FID of reconstructions, of as many images of the split evaluated or of the training split: the two part where a
-    model knows its training images better than others."""
+def _reconstructed(job: Job, split: str) -> Found:
+    """FID and perceptual distance of reconstructions, of as many images of the split evaluated or of the training
+    split: the two part where a model knows its training images better than others."""
     own = split == job.split
     index, codes = (job.index, job.codes) if own else job.training
-    real = job.features_of_chosen if own else job.features.extract(pixels(job.splits.train, index))
+    images = job.chosen if own else pixels(job.splits.train, index)
     made = to_uint8(decode(job.model, codes.mean, job.budget.batch_size, job.progress), job.model.value_range)
-    found = fid(real, job.features.extract(made), features=job.features.name)
     what = f"reconstructions of {len(index)} images of {split} and those images, mean images of central codes"
-    return found._replace(name="rfid" if own else "rfid_train", definition=f"{what}: {found.definition}")
+    suffix = "" if own else "_train"
 
+    def rfid() -> Metric:
+        real = job.features_of_chosen if own else job.features.extract(images)
+        found = fid(real, job.features.extract(made), features=job.features.name)
+        return found._replace(name=f"rfid{suffix}", definition=f"{what}: {found.definition}")
 
-def _rfid_train(job: Job) -> Found:
-    return [] if job.split == "train" else attempt("rfid_train", lambda: _rfid(job, "train"))
+    def perceptual() -> Metric:
+        name, features, _ = distance = job.distance
+        values, name = distance.of(images, made), name + suffix
+        if own:
+            job.column(name, values, index)
+        definition = (
+            f"{what}: squared distance of features of length 1, mean over places, summed over layers; Zhang et al. 2018"
+        )
+        return mean_metric(name, values, definition, seed=job.seed)._replace(features=features)
+
+    return attempt(f"rfid{suffix}", rfid) + attempt(f"perceptual{suffix}", perceptual)
 
 
 def _renamed(found: Found, fitted: Fitted) -> Found:

@@ -11,6 +11,7 @@ from torch import Tensor
 from vaes.data import ImageSet, Splits, to_float
 from vaes.evaluate.features import Features, find_features
 from vaes.evaluate.likelihood import Bound, Draws, bound_of
+from vaes.evaluate.likeness import Distance, find_distance
 from vaes.evaluate.passes import Codes, Samples, batches, central, choose, draw_samples, encode, join, pixels
 from vaes.evaluate.record import Column
 from vaes.fitting import Fitted
@@ -41,11 +42,11 @@ class Job:
     def __init__(
         self, model: VAE, splits: Splits, split: str, budget: Budget, seed: int, progress: bool,
         features: Features | str, cache: Path | None, outliers: ImageSet | None, only: Sequence[str],
-        fitted: Sequence[Fitted] = (),
+        fitted: Sequence[Fitted] = (), perceptual: str = "auto",
     ) -> None:  # fmt: skip
         self.model, self.splits, self.split, self.budget, self.only = model, splits, split, budget, only
         self.seed, self.progress, self.cache, self.outliers = seed, progress, cache, outliers
-        self._features, self.fitted = features, fitted
+        self._features, self._perceptual, self.fitted = features, perceptual, fitted
         self.images: ImageSet = getattr(splits, split)
         self.index = choose(self.images, budget.n_images, seed)
         self.like = next(model.parameters())
@@ -85,6 +86,11 @@ class Job:
         if isinstance(self._features, Features):
             return self._features
         return find_features(self._features, self.splits, self.cache, progress=self.progress)
+
+    @cached_property
+    def distance(self) -> Distance:
+        """How far reconstructions look from images."""
+        return find_distance(self._perceptual, lambda: self.features, self.splits, self.cache, progress=self.progress)
 
     @cached_property
     def features_of_chosen(self) -> Tensor:

@@ -38,6 +38,7 @@ def evaluate(
     outliers: ImageSet | None = None,
     progress: bool = False,
     fitted: Sequence[Fitted] = (),
+    perceptual: str = "auto",
 ) -> list[Metric | Skipped]:
     """Every metric of the groups named, or the reason why it has no meaning here.
 
@@ -54,13 +55,15 @@ def evaluate(
         outliers: images of another source, for outlier detection.
         progress: show bars on a terminal.
         fitted: priors that samples are drawn from too, for rows beside those of the model's own.
+        perceptual: in which feature maps reconstructions are held against images, see
+            :func:`vaes.evaluate.likeness.find_distance`.
 
     Raises:
         UserError: an unknown group or split, an empty one, images that the model does not take, a budget below 1.
     """
     found = evaluate_groups(
         model, splits, only=only, split=split, budget=budget, seed=seed, features=features, cache=cache,
-        outliers=outliers, progress=progress, fitted=fitted,
+        outliers=outliers, progress=progress, fitted=fitted, perceptual=perceptual,
     )  # fmt: skip
     every: list[Metric | Skipped] = []
     for one in found.values():
@@ -81,15 +84,18 @@ def evaluate_groups(
     outliers: ImageSet | None = None,
     progress: bool = False,
     fitted: Sequence[Fitted] = (),
+    perceptual: str = "auto",
 ) -> dict[str, Group]:
     """What :func:`evaluate` returns, by group, with what it rests on and the numbers of single images."""
     budget = budget or Budget()
     check(only, split, budget, seed)
-    job = Job(model, splits, split, budget, seed, progress, features, cache, outliers, only, fitted)
+    job = Job(model, splits, split, budget, seed, progress, features, cache, outliers, only, fitted, perceptual)
     if len(job.index) == 0:
         raise UserError(f"the {split} split is empty; take another of {', '.join(SPLITS)}")
     if "generation" in only and features not in TRAINED:
         _ = job.features  # what is misspelt or not installed is told before minutes of other work
+    if "generation" in only and perceptual not in TRAINED:
+        _ = job.distance
     training = [module for module in model.modules() if module.training]
     model.eval()
     found: dict[str, Group] = {}

@@ -239,9 +239,11 @@ def _called(own: Sequence[Member]) -> str:
 def _seconds(members: Sequence[Member], splits: Splits, threads: int, device: str) -> tuple[float, float]:
     """Of a step of the first alone, and of all of them stacked: the fastest of some rounds."""
     runtime = Runtime(device, members[0].experiment.settings().precision)
-    with _threads(threads), runtime:
+    with _threads(threads), runtime, ExitStack() as opened:
         splits = replace(splits, train=splits.train.to(runtime.device))
         trainings = [built(one.experiment, splits, runtime) for one in (members[0], *members)]
+        for one in trainings:
+            opened.enter_context(one.source)
         alone, *stacked = trainings
         group = Lockstep([one.state for one in stacked])
         times: dict[str, list[float]] = {"alone": [], "stacked": []}

@@ -1,5 +1,7 @@
-"""How well reconstructions do while a training is under way: PSNR, SSIM and rFID of held-out and of training images."""
+"""How well reconstructions of held-out and of training images do while a training is under way: PSNR, SSIM, rFID and a
+perceptual distance."""
 
+import copy
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -9,6 +11,7 @@ from vaes.data import ImageSet, to_float, to_uint8
 from vaes.errors import UserError
 from vaes.evaluate import Metric, NotApplicable, fid, reconstruction_metrics
 from vaes.evaluate.features import Features, find_features
+from vaes.evaluate.likeness import Distance, find_distance
 from vaes.evaluate.passes import choose, pixels
 from vaes.model import evaluation
 from vaes.train.validate import BLOCK
@@ -18,7 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Fidelity", "unit"]
 
-UNITS = {"psnr": "dB", "ssim": "1 for equal images", "rfid": "squared distance of features"}
+UNITS = {
+    "psnr": "dB",
+    "ssim": "1 for equal images",
+    "rfid": "squared distance of features",
+    "perceptual": "0 for equal images",
+    "lpips": "0 for equal images",
+}
 
 
 def unit(name: str) -> str | None:
@@ -35,21 +44,23 @@ class _Seen(NamedTuple):
 
 
 class Fidelity:
-    """Numbers of n validation and n training images, the same each time: ``psnr[n]``, ``ssim[n]`` and ``rfid[FEATURES,
-    n]`` of the mean images of their central codes, rounded to bytes; those of training images are ``psnr_train[n]`` and
-    so on. As many of both, because FID falls with the number of images: where the two rFIDs part, the model knows its
-    training images better than others.
+    """Numbers of n validation and n training images, the same each time: ``psnr[n]``, ``ssim[n]``, ``rfid[FEATURES,
+    n]`` and ``perceptual[FEATURES,n]``, or ``lpips[vgg,n]``, of the mean images of their central codes, rounded to
+    bytes; those of training images are ``psnr_train[n]`` and so on. As many of both, because FID falls with the number
+    of images: where the two rFIDs part, the model knows its training images better than others.
 
     Args:
         n: images of each split.
         features: of rFID: see :func:`vaes.evaluate.features.find_features`. A network that is trained for it is left in
             the run folder, where ``vaes evaluate`` finds it.
+        perceptual: see :func:`vaes.evaluate.likeness.find_distance`.
     """
 
     _features: Features
+    _distance: Distance | None = None
 
-    def __init__(self, n: int, features: str) -> None:
-        self.n, self._asked = n, features
+    def __init__(self, n: int, features: str, perceptual: str = "auto") -> None:
+        self.n, self._asked, self._perceptual = n, features, perceptual
         self._seen: dict[str, _Seen] = {}
 
     def start(self, training: "Training") -> None:
@@ -81,11 +92,24 @@ class Fidelity:
             except NotApplicable as reason:
                 raise UserError(f"train.monitor: rFID of {self.n:,} images: {reason}") from None
         self._seen = seen
-        training.say(f"rfid[{self._short}] is in the features of {self._features.name}")
+        training.say(f"rfid[{self._short(self._features.name)}] is in the features of {self._features.name}")
+        self._find_distance(training)
 
-    @property
-    def _short(self) -> str:
-        return f"{self._features.name.split(' ')[0]},{self.n}"
+    def _find_distance(self, training: "Training") -> None:
+        try:
+            found = find_distance(self._perceptual, lambda: self._features, training.splits, training.folder)
+        except NotApplicable as reason:
+            if self._perceptual != "auto":
+                raise UserError(f"train.monitor_perceptual: {reason}") from None
+            training.say(f"no perceptual distance: {reason} (train.monitor_perceptual)")
+            return
+        except UserError as error:
+            raise UserError(f"train.monitor_perceptual: {error}") from None
+        maps = copy.deepcopy(found.maps).to(training.runtime.device)  # the vectors are taken on the CPU, by the first
+        self._distance = found._replace(maps=maps)
+
+    def _short(self, features: str) -> str:
+        return f"{features.split(' ')[0]},{self.n}"
 
     def _rfid(self, real: Tensor, fake: Tensor) -> float:
         return fid(real, fake, features=self._features.name).value
@@ -116,7 +140,11 @@ class Fidelity:
                 for one in pairs
                 if isinstance(one, Metric) and one.name in UNITS
             }
-            found[f"rfid{suffix}[{self._short}]"] = self._rfid(real, self._features.extract(made[suffix]))
+            found[f"rfid{suffix}[{self._short(self._features.name)}]"] = self._rfid(
+                real, self._features.extract(made[suffix])
+            )
+            if (one := self._distance) is not None:
+                found[f"{one.name}{suffix}[{self._short(one.features)}]"] = one.of(images, made[suffix]).mean().item()
         return found
 
 

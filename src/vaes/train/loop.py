@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from vaes import files
-from vaes.data import Batches, ImageSet, Splits, to_float
+from vaes.data import ImageSet, Splits, to_float
 from vaes.errors import Stopped, UserError
 from vaes.memory import keep_freed_memory
 from vaes.model import refuse_device
 from vaes.objectives import Context, Noise, Objective
 from vaes.train import checkpoint
-from vaes.train.fits import UNRANKED, left_out, refuse_lone_images, refuse_turns_of_one
+from vaes.train.fits import UNRANKED, enough_memory, left_out, refuse_misfit
 from vaes.train.folder import open_run
 from vaes.train.listeners import Listener, Saving
 from vaes.train.noise import of_step, rows
@@ -26,6 +26,7 @@ from vaes.train.own_listeners import own_listeners
 from vaes.train.record import Clock, Record, metrics_document, metrics_table
 from vaes.train.runtime import Runtime
 from vaes.train.settings import Settings
+from vaes.train.source import Source
 from vaes.train.state import TrainState
 from vaes.train.step import Asked, advance
 from vaes.train.stop import Stop
@@ -114,15 +115,18 @@ def begun(
         training = Training(state, weighting, splits, Path(run), seed, runtime, flip=flip, config=config)
         if resume is not None:
             state.load_state_dict(resume, branch=not within)
-        given = not within and (resume is not None or init is not None)
-        entered = open_run(
-            training.folder,
-            config,
-            resume=state.step if within else None,
-            first=(lambda: checkpoint.write(training.folder, training.taken(init))) if given else None,
-        )
-        with entered if runtime.is_main else contextlib.nullcontext():
-            yield training
+        with training.source:
+            training.source.begin(resume, branch=not within)
+            given = not within and (resume is not None or init is not None)
+            carried = training.source.state() if given else {}
+            entered = open_run(
+                training.folder,
+                config,
+                resume=state.step if within else None,
+                first=(lambda: checkpoint.write(training.folder, training.taken(carried, init))) if given else None,
+            )
+            with entered if runtime.is_main else contextlib.nullcontext():
+                yield training
 
 
 class Training:
@@ -136,6 +140,8 @@ class Training:
         save_wanted: set it for a checkpoint of the present step.
         listeners: all of them, in the order in which they are called.
         config: the configuration as text.
+        source: where its batches come from.
+        begun: the step that it began with.
         final: what ``metrics.json`` holds, once the training has come to its end.
     """
 
@@ -155,16 +161,14 @@ class Training:
         self.seed, self.runtime, self._flip, self.config = seed, runtime, flip, config
         self._freed_memory_kept = keep_freed_memory()
         self.splits = dataclasses.replace(splits, train=splits.train.to(runtime.device))
-        self._batches = Batches(self.splits.train, self.settings.batch_size, seed, runtime.rank, runtime.world)
-        self._micro = self._batches.size // self.settings.accumulate
-        if self._batches.size % self.settings.accumulate:
+        self.source = Source(self.splits, self.settings.batch_size, seed, runtime)
+        self._micro = self.source.size // self.settings.accumulate
+        if self.source.size % self.settings.accumulate:
             raise UserError(
-                f"train.accumulate: {self.settings.accumulate} does not divide the {self._batches.size} images of a "
-                "step"
+                f"train.accumulate: {self.settings.accumulate} does not divide the {self.source.size} images of a step"
             )
-        refuse_lone_images(state.objective, self._micro)
+        refuse_misfit(state.objective, self.settings, splits, self._micro)
         refuse_missing(self.settings.trackers)
-        refuse_turns_of_one(state.objective, self.settings)
         self._left_out = left_out(state.objective, splits)
         if state.objective.unranked and self.settings.patience is not None:
             raise UserError(f"train.patience: {UNRANKED.format(', '.join(state.objective.unranked))}; leave it out")
@@ -172,7 +176,7 @@ class Training:
             raise UserError(f"train.patience: {self._left_out}; take more validation images, or leave patience out")
         self.pixels = math.prod(splits.train.shape)
         self.clock, self._writer = Clock(), Writer()
-        self.save_wanted = False
+        self.save_wanted, self.begun = False, 0
         self.speed: float | None = None
         self.final: dict[str, Any] | None = None
         self._why: str | None = None
@@ -219,12 +223,14 @@ class Training:
         if self.runtime.is_main:
             written = [Record(self.folder, state.step, board="tensorboard" in s.trackers), *tracked(s.trackers)]
         self.listeners = [*written, *own_listeners(self), *callbacks, Saving(s.save_freq)]
-        begun = state.step
-        if begun and self.runtime.is_main:  # a training that was killed may have left one too many
+        self.begun = state.step
+        if self.begun and self.runtime.is_main:  # a training that was killed may have left one too many
             checkpoint.thin_out(self.folder, s.keep, self._best)
         try:
             self._tell("start")
             self.say(self._introduction())
+            for note in self.source.notes:
+                self.say(note)
             for name, term in state.objective.named_terms.items():
                 if term.note:
                     self.say(f"{name}: {term.note}")
@@ -235,15 +241,15 @@ class Training:
             with stop as signals, self._writer:
                 while not self.last:
                     with self.memory():
-                        yield self.asked(state.step)
+                        yield self.asked(state.step, signals)
                     self._after(signals)
-                self._finish(begun)
+                self._finish()
         finally:
             self._tell("end")
 
-    def asked(self, step: int) -> Asked:
+    def asked(self, step: int, stop: Stop | None = None) -> Asked:
         """This process's images of a step, their noise, and its context."""
-        return Asked(*self.batch(step), self.context(step))
+        return Asked(*self.batch(step, stop), self.context(step))
 
     def publish(self, step: int, split: str, values: Mapping[str, float], speed: float | None = None) -> None:
         """Give numbers to all listeners; ``speed`` is in images per second."""
@@ -264,20 +270,23 @@ class Training:
 
     def save(self) -> None:
         """Write a checkpoint of this step, in a thread, once the one before it is written."""
+        carried = self.source.state()  # by all processes
         if not self.runtime.is_main:
             return
         with self.clock.on("saving"):
-            taken = self.taken()
+            taken = self.taken(carried)
             for listener in self.listeners:
                 if isinstance(listener, Record):
                     listener.sync()
             best = self._best
             self._writer.start(lambda: self._write(taken, best))
 
-    def taken(self, init: Mapping[str, Any] | None = None) -> checkpoint.Checkpoint:
-        """The training as it stands; ``init`` says where the weights are from that it begins with."""
+    def taken(self, carried: Mapping[str, Tensor], init: Mapping[str, Any] | None = None) -> checkpoint.Checkpoint:
+        """The training as it stands, and what its source carries; ``init`` says where its first weights are from."""
         about = {"config": self.config, "image_shape": list(self.splits.train.shape)}
-        return self.state.state_dict(about if init is None else {**about, "init": dict(init)})
+        taken = self.state.state_dict(about if init is None else {**about, "init": dict(init)})
+        taken.training.update(carried)
+        return taken
 
     @property
     def _best(self) -> int | None:
@@ -291,16 +300,16 @@ class Training:
         for listener in self.listeners:
             getattr(listener, event)(self, *what)
 
-    def batch(self, step: int) -> tuple[Tensor, Noise]:
+    def batch(self, step: int, stop: Stop | None = None) -> tuple[Tensor, Noise]:
         """This process's images of a step (B, C, H, W), in the model's value range, and the noise for them."""
-        mine = slice(self._batches.start, self._batches.start + self._batches.size)
+        mine = slice(self.source.start, self.source.start + self.source.size)
         whole = of_step(self.state.objective, self.settings.batch_size, self.seed, step, self.runtime.device)
-        x = to_float(self._batches.read(step, self._flip), self.state.model.value_range)
+        x = to_float(self.source.read(self, step, self._flip, stop), self.state.model.value_range)
         return x, rows(self.state.objective, whole, mine)
 
     def context(self, step: int) -> Context:
         """What the objective is told of a step."""
-        context = self.weighting.context(step, self.pixels, len(self.splits.train), self.settings.n_steps)
+        context = self.weighting.context(step, self.pixels, self.splits.count, self.settings.n_steps)
         model, critics = self.settings.plays(step)
         return context._replace(model_plays=model, critics_play=critics)
 
@@ -311,7 +320,7 @@ class Training:
         self._writer.check()
         self._tell("stepped", done)
         if signal or any(listener.due(self, done) for listener in self.listeners):
-            self._refuse_non_finite(done)
+            self.refuse_non_finite(done)
             *others, saving = self.listeners
             try:
                 for listener in others:
@@ -324,7 +333,7 @@ class Training:
             if signal or saving.due(self, done):
                 saving.at(self, done)
         if signal or self.last:
-            self._saved()
+            self.saved()
         if signal and not self.last:
             raise Stopped(f"stopped after step {done} and saved; go on with --resume latest", 128 + signal)
 
@@ -336,7 +345,8 @@ class Training:
             return mine
         return int(self.runtime.greatest(torch.tensor(mine, device=self.runtime.device)))
 
-    def _refuse_non_finite(self, done: int) -> None:
+    def refuse_non_finite(self, done: int) -> None:
+        """UserError where a loss or a parameter is no number, before anything of it is saved."""
         state = self.state
         bad = int(self.runtime.greatest(state.bad_step))
         # A finite loss can have a gradient that is not.
@@ -353,29 +363,18 @@ class Training:
             "a lower train.lr or train.clip_grad may help"
         )
 
-    @contextlib.contextmanager
-    def memory(self) -> Any:
+    def memory(self) -> AbstractContextManager[None]:
         """Inside, having no memory left is a sentence."""
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            said = str(error)
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in said:
-                raise
-            raise UserError(
-                f"train.batch_size: no memory is left on {self.runtime.device} for {self._micro} images at a time "
-                f"({said.splitlines()[0] if said else 'MemoryError'}); lower train.batch_size, or divide a step into "
-                f"more micro-batches (train.accumulate, now {self.settings.accumulate})"
-            ) from error
+        return enough_memory(self.runtime.device, self._micro, self.settings.accumulate)
 
-    def _saved(self) -> None:
+    def saved(self) -> None:
         """Wait, all processes, until the last checkpoint is on the disk: a launcher ends the others with the first."""
         with self.clock.on("saving"):
             self._writer.wait()
             self._writer.check()
         self.runtime.wait()
 
-    def _finish(self, begun: int) -> None:
+    def _finish(self) -> None:
         """The numbers of the last step and of the best."""
         state = self.state
         if self._why:
@@ -391,7 +390,7 @@ class Training:
         if self.runtime.is_main:
             files.write_json(self.folder / "metrics.json", metrics)
             files.write_text(self.folder / "metrics.txt", metrics_table(metrics) + "\n")
-        self.say(self._accounts(begun))
+        self.say(self._accounts())
         self.runtime.wait()
 
     def _numbers(self) -> dict[str, dict[str, Estimate]]:
@@ -429,16 +428,14 @@ class Training:
         ]
         return (
             f"training{f' from step {self.state.step}' if self.state.step else ''} to step {s.n_steps}: "
-            f"{len(self.splits.train):,} images of {'x'.join(map(str, self.splits.train.shape))}, {parameters:,} "
+            f"{self.source.words} of {'x'.join(map(str, self.splits.train.shape))}, {parameters:,} "
             f"parameters, {world} process{'es' * (world > 1)} on {device}; {', '.join(choices)}"
         )
 
-    def _accounts(self, begun: int) -> str:
+    def _accounts(self) -> str:
         training = self.clock.read("training")
-        images = (self.state.step - begun) * self.settings.batch_size
-        rest = ", ".join(
-            f"{name} {seconds:.1f} s" for name, seconds in self.clock.seconds.items() if name != "training"
-        )
+        images = (self.state.step - self.begun) * self.settings.batch_size
+        rest = ", ".join(f"{name} {took:.1f} s" for name, took in self.clock.seconds.items() if name != "training")
         skipped = int(self.state.skips.counts[2]) if self.state.skips else 0
         return (
             f"{images:,} images in {training:.1f} s of training: {images / max(training, 1e-9):,.0f} images/s; {rest}"

@@ -16,7 +16,7 @@ __all__ = ["own_listeners"]
 def own_listeners(training: "Training") -> list[Listener]:
     """Lines, validation, pictures, latent planes and pulls, as often as the settings say, and the copy elsewhere."""
     s = training.settings
-    fidelity = Fidelity(s.monitor, s.monitor_features) if s.monitor else None
+    fidelity = Fidelity(s.monitor, s.monitor_features, s.monitor_perceptual) if s.monitor else None
     telling = any(term.has_critic or term.silence for term in training.state.objective.named_terms.values())
     pulls_every = s.eval_every * telling if s.pulls_freq is None else s.pulls_freq
     return [

@@ -43,9 +43,12 @@ class Settings:
         print_freq: between two lines of metrics.
         eval_freq: between two passes over the validation images; null is a tenth of the training.
         monitor: how many validation images, and as many training images, are reconstructed at each validation for PSNR,
-            SSIM and rFID, whose names tell that number and the features; 0 for none.
+            SSIM, rFID and a perceptual distance, whose names tell that number and the features; 0 for none.
         monitor_features: those of rFID: ``auto``, ``classifier``, ``pretext``, ``inception``, ``pixels``, or the path
             of a network that ``vaes evaluate`` left; see :func:`vaes.evaluate.features.find_features`.
+        monitor_perceptual: in which features of places the perceptual distance is: ``auto``, those of monitor_features
+            where it has some (``classifier``, ``pretext`` and files do), ``lpips`` (an extra, vaes[lpips]),
+            ``timm:NAME`` (vaes[timm]), ``classifier``, ``pretext``, or a path as above.
         patience: how many validations in a row may bring no lower loss before the training ends; null for any number.
         pulls_freq: between two measurements of how hard each term pulls at the model and a critic at itself; null is
             eval_freq where a term has a critic or looks at features, else never.
@@ -81,6 +84,7 @@ class Settings:
     eval_freq: int | None = None
     monitor: int = 0
     monitor_features: str = "auto"
+    monitor_perceptual: str = "auto"
     patience: int | None = None
     pulls_freq: int | None = None
     sample_freq: int = 1000

@@ -30,6 +30,8 @@ class Term(nn.Module, abc.ABC):
     """How many it needs then."""
     needs_gradient: bool = False
     """Whether its value takes a gradient, so that it cannot be computed in inference mode."""
+    counts_images: bool = False
+    """Whether it depends on the number of training images."""
     trains_prior: bool = False
     """Whether a prior with parameters learns from it, through the codes drawn from it."""
     lowest_weight: float = 0.0

@@ -25,6 +25,7 @@ class _OfAggregate(Term):
     """
 
     needs = frozenset({"log_q", "mean", "logvar"})
+    counts_images = True
 
     def __init__(self, *, estimator: Estimator = "weighted") -> None:
         super().__init__()

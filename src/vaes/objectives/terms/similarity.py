@@ -19,8 +19,6 @@ FindFeatures = Callable[[str], tuple[str, nn.Module]]
 """Of a feature network's name: what it is called in full, and images (N, C, H, W) in [0, 1] -> a sequence of maps, each
 (N, C', H', W')."""
 
-SMALLEST = 1e-6  # squared length of the features at a place, below which they are not stretched to length 1
-
 
 class _OfImages(Term):
     """``1/K sum_k E of a distance between an image and its reconstruction``, the mean of p(x|z)."""
@@ -172,12 +170,8 @@ class Perceptual(_OfImages, InFeatures):
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] -> (N,)."""
         of_channels = getattr(self.network, "weights", None)
-        found, weights = [], None if of_channels is None else of_channels()
-        for number, (a, b) in enumerate(zip(self.network(x), self.network(y), strict=True)):
-            squares = (_unit_length(a) - _unit_length(b)).square()
-            squares = squares if weights is None else weights[number][:, None, None] * squares
-            found.append(squares.sum(1).mean((1, 2)))
-        return torch.stack(found).sum(0)
+        weights = None if of_channels is None else of_channels()
+        return F.feature_distance(self.network(x), self.network(y), weights)
 
 
 def constant(network: nn.Module) -> nn.Module:
@@ -190,10 +184,6 @@ def constant(network: nn.Module) -> nn.Module:
             delattr(module, name)
             module.register_buffer(name, tensor.detach(), persistent=False)
     return network
-
-
-def _unit_length(features: Tensor) -> Tensor:
-    return features * (features.square().sum(1, keepdim=True) + SMALLEST).rsqrt()
 
 
 def _digest(network: nn.Module) -> bytes:
