@@ -175,8 +175,9 @@ class Mirror(Listener):
 
     def _left(self, folder: Path) -> list[str]:
         """What is to be copied or deleted there, for people."""
-        copies = ["/".join(name.split("/")[:2]) for name in self._pending(folder)]
-        return list(dict.fromkeys(copies + [f"the deletion of {name}" for name in self._old(folder)]))
+        copies = dict.fromkeys("/".join(name.split("/")[:2]) for name in self._pending(folder))
+        deletions = dict.fromkeys(f"the deletion of {name.rpartition('/')[0]}" for name in self._old(folder))
+        return [*sorted(copies, key=lambda name: not name.startswith("ckpt/")), *deletions]
 
     def _begin(self) -> None:
         self._thread = threading.Thread(target=self._round, name="mirror", daemon=True)

@@ -60,7 +60,7 @@ class Settings:
         trackers: where numbers and pictures go beside the run folder's own files: ``tensorboard`` (in the run folder),
             ``wandb``, ``mlflow``, ``trackio``, each set up by its own environment variables; one that fails is left
             out with a warning.
-        mirror: a URL that fsspec opens (``s3://bucket/runs/x``, which needs ``vaes[remote]``; ``file:///disk/x``), to which
+        mirror: a URL that fsspec opens (``s3://bucket/runs/x``, with ``vaes[remote]``; ``file:///disk/x``), to which
             the run is copied after each save, in the background, with credentials of the environment; null for no copy.
     """
 
