@@ -145,7 +145,12 @@ def test_commands_look_at_a_run_by_its_url(
     assert main(["evaluate", url, "--only", "latent", "--n_images", "40", "--device", "cpu"]) == 0
     assert main(["plot", url, "-o", "curves.svg"]) == 0
     capsys.readouterr()
-    assert main(["sample", "memory://looked/nothing"]) == 2
-    assert said(capsys).startswith("error: memory://looked/nothing: holds nothing")
+    for words in (
+        "sample {}", "sample --weights {}", "fit-prior {}", "encode {} -o c.csv --split test", "evaluate {}",
+        "compare trained {}", "explore {}", "report {}", "export {} --to torch", "plot {}", "push {} me/it",
+        "train -e x --init {}", "train -e x --resume {}",
+    ):  # fmt: skip
+        assert main(words.format("memory://looked/nothing").split()) == 2
+        assert said(capsys).startswith("error: memory://looked/nothing: holds nothing"), words
     assert main(["train", url, "-e", "x"]) == 2
     assert "a URL, where a path on this machine is needed" in said(capsys)

@@ -125,6 +125,10 @@ def test_a_lost_run_goes_on_elsewhere_as_if_it_had_not_been(
     assert vaes.load(url).which == run.which
     with pytest.raises(UserError, match="this run folder exists"):
         mirrored.fit(run.folder, resume=url)
+    if where == "s3":
+        with pytest.raises(UserError, match=r"train\.mirror: s3://no-such-bucket/x: "):
+            mirrored.replace({"train.mirror": "s3://no-such-bucket/x"}).fit(tmp_path / "none")
+        assert not (tmp_path / "none").exists()
 
 
 class Cut:

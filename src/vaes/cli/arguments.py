@@ -251,7 +251,7 @@ OPTIONS = (
 def sample(arguments: Sequence[str], *, prog: str = "vaes sample", singles: bool = False) -> None:
     """``vaes sample``; ``singles``: each picture goes to a file of its own too, asked for or not."""
     parser = _sample(prog)
-    read = parser.read(arguments)
+    read = parser.read(arguments).here()
     found = read.options
     where = found.run or found.weights
     if where is None or (found.run and found.weights):
@@ -299,7 +299,7 @@ def _fit_prior() -> Parser:
 
 def fit_prior(arguments: Sequence[str]) -> None:
     """``vaes fit-prior``."""
-    fitting.fit_prior(_fit_prior().read(arguments))
+    fitting.fit_prior(_fit_prior().read(arguments).here())
 
 
 BUDGET = {
@@ -357,7 +357,7 @@ def _evaluate(prog: str = "vaes evaluate") -> Parser:
 def evaluate(arguments: Sequence[str], *, prog: str = "vaes evaluate") -> None:
     """``vaes evaluate``."""
     parser = _evaluate(prog)
-    read = parser.read(arguments)
+    read = parser.read(arguments).here()
     found = read.options
     if rank():
         return
@@ -404,7 +404,7 @@ def _compare(prog: str = "vaes compare") -> Parser:
 
 def compare(arguments: Sequence[str], *, prog: str = "vaes compare") -> None:
     """``vaes compare``."""
-    found = _compare(prog).read(arguments).options
+    found = _compare(prog).read(arguments).here().options
 
     from vaes.commands import run_compare
 

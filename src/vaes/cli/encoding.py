@@ -58,7 +58,7 @@ def tile(parser: Parser) -> None:
 def encode(arguments: Sequence[str]) -> None:
     """``vaes encode``."""
     parser = _encode()
-    read = parser.read(arguments)
+    read = parser.read(arguments).here()
     found = read.options
     table = found.output.suffix in TABLES
     if (found.paths and found.split) or (table and not (found.paths or found.split)):

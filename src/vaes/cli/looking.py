@@ -37,7 +37,7 @@ def _runs(parser: Parser) -> None:
 
 def explore(arguments: Sequence[str]) -> None:
     """``vaes explore``."""
-    read = _explore().read(arguments)
+    read = _explore().read(arguments).here()
     found = read.options
     if rank():
         return
@@ -73,7 +73,7 @@ def _report() -> Parser:
 
 def report(arguments: Sequence[str]) -> None:
     """``vaes report``."""
-    read = _report().read(arguments)
+    read = _report().read(arguments).here()
     found = read.options
     if rank():
         return

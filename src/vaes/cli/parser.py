@@ -68,6 +68,14 @@ class Read(NamedTuple):
     options: argparse.Namespace
     keys: list[str]
 
+    def here(self) -> "Read":
+        """The same, once the runs that are given by URL are on this machine."""
+        for name in ("run", "runs", "weights"):
+            if (value := getattr(self.options, name, None)) is not None:
+                here = [_fetched(one) for one in value] if isinstance(value, list) else _fetched(value)
+                setattr(self.options, name, here)
+        return self
+
 
 class Parser(argparse.ArgumentParser):
     """The parser of one command; ``sections`` are those whose keys it takes as ``--section.key VALUE``."""
@@ -110,9 +118,6 @@ class Parser(argparse.ArgumentParser):
             operand = getattr(found, "path", None)
             beside = f" beside {operand}: one PATH is taken" if isinstance(operand, Path) else ""
             self.error(f"{rest[0]}: a leftover argument{beside}; options are --key value or --key=value")
-        for name in ("run", "runs", "weights"):
-            if (value := getattr(found, name, None)) is not None:
-                setattr(found, name, [_fetched(x) for x in value] if isinstance(value, list) else _fetched(value))
         return Read(found, keys)
 
     def _option(self, word: str, equals: str, words: deque[str]) -> list[str]:

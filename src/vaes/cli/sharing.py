@@ -46,7 +46,7 @@ def _export() -> Parser:
 def export(arguments: Sequence[str]) -> None:
     """``vaes export``."""
     parser = _export()
-    found = parser.read(arguments).options
+    found = parser.read(arguments).here().options
     if found.to == "diffusers" and (found.only is not None or found.dtype != "float32"):
         parser.error("--to diffusers: the whole autoencoder goes, in float32; drop --only and --dtype")
     parts = PARTS if found.only is None else tuple(dict.fromkeys(found.only.split(",")))
@@ -87,7 +87,7 @@ def _plot() -> Parser:
 def plot(arguments: Sequence[str]) -> None:
     """``vaes plot``."""
     parser = _plot()
-    found = parser.read(arguments).options
+    found = parser.read(arguments).here().options
     if found.plane and found.smooth > 1:
         parser.error("--smooth: is of curves, and --plane makes a film; leave one of them out")
     if rank():
@@ -110,7 +110,7 @@ def _push() -> Parser:
 
 def push(arguments: Sequence[str]) -> None:
     """``vaes push``."""
-    found = _push().read(arguments).options
+    found = _push().read(arguments).here().options
     if rank():
         return
 
