@@ -283,7 +283,8 @@ def test_what_is_there_now_is_fetched_and_damage_is_not_taken(
     assert checkpoint.newest_folder(fetch(url)).name == "step000008"  # fetched before, and its state is the same
     shutil.rmtree(found / "ckpt")
     assert checkpoint.newest_folder(fetch(url)).name == "step000006"
-    assert "ckpt/step000008/model.safetensors: damaged" in caplog.text
+    assert f"{url}: ckpt/step000008/model.safetensors: damaged" in caplog.text
+    assert [path.name for path in checkpoint.checkpoints(found)] == ["step000006"]
     store.write(b"{}", "metrics.json")
     store.delete("metrics.txt")
     assert (fetch(url) / "metrics.json").read_bytes() == b"{}"
