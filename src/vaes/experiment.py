@@ -153,7 +153,8 @@ class Experiment:
         Args:
             folder: the run folder to make; by default a new one below ``runs``.
             data: images to take instead of those that the experiment names; see :func:`vaes.data.arrays`.
-            resume: ``latest`` to go on in ``folder``, or a checkpoint folder to go on from.
+            resume: ``latest`` to go on in ``folder``, a checkpoint folder to go on from, or the URL of a run
+                (``train.mirror``), which is fetched into ``folder``, and gone on in there.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
             init: weights to begin with: a run, whose images and terms may be others, or a diffusers folder.
             callbacks: see :class:`vaes.Listener`.
@@ -228,13 +229,11 @@ class Experiment:
         callbacks: Sequence["Listener"],
         more: Sequence[str],
     ) -> Iterator[tuple["Training", list["Listener"]]]:
-        from vaes.start import FeatureNetworks, Provenance, refuse_mirror, reserved
+        from vaes.start import FeatureNetworks, Provenance, reserved
         from vaes.train.loop import begun
 
         experiment = self if data is None else self.of_python()
         experiment._refuse_other_training(start)
-        if experiment.train["mirror"] is not None:
-            runtime.from_first(lambda: refuse_mirror(experiment, start))
         if data is not None:
             splits = configuration.drawn(experiment, data)
         else:

@@ -13,7 +13,7 @@ from vaes.terminal import escape
 
 __all__ = ["Store", "fault", "is_url", "speaking", "why"]
 
-S3 = ("s3", "s3a")
+S3, LOCAL = ("s3", "s3a"), ("file", "local")
 OPTIONS: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
 """Of every file system: what others write there is seen."""
 
@@ -24,17 +24,15 @@ def is_url(where: object) -> bool:
 
 
 def fault(url: str) -> str | None:
-    """What is wrong with a URL, or a path, as it is written; None if nothing is. A credential in it is not repeated."""
+    """What is wrong with a URL as it is written; None if nothing is. A credential in it is not repeated."""
     protocol, _, rest = url.partition("://")
-    shown = escape(re.sub(r"://.*@", "://...@", url.partition("?")[0]))
+    shown = escape(re.sub(r"://.*@", "://...@", re.split("[?#]", url)[0]))
     if re.search(r":.*@", rest) or (protocol in S3 and re.match(r"[^/]*@", rest)):
         return f"{shown} carries credentials; take them out, and give them by the environment (AWS_ACCESS_KEY_ID, ...)"
-    if "?" in rest:
+    if re.search("[?#]", rest):
         return f"{shown}?... has parameters, which may be credentials; give them by the environment"
-    if not url.strip() or "\0" in url:
-        return "an empty place; give a URL such as s3://bucket/runs/x"
-    if "::" in url or ("://" in url and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://.*[^/].*", url)):
-        return f"{shown} must be one protocol and a place, such as s3://bucket/runs/x"
+    if "::" in url or "\0" in url or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://.*[^/\s].*", url):
+        return f"{shown} must be one protocol and a place, such as s3://bucket/runs/x or file:///disk/runs/x"
     return None
 
 
@@ -60,7 +58,7 @@ def speaking(what: str) -> Iterator[None]:
 
 
 class Store:
-    """The files below a URL, or a path, by names that are relative and use slashes.
+    """The files below a URL, by names that are relative and use slashes.
 
     What its methods raise is the file system's own; see :func:`speaking`.
 
@@ -71,12 +69,12 @@ class Store:
     def __init__(self, url: str) -> None:
         if found := fault(url):
             raise UserError(found)
-        protocol = url.partition("://")[0].lower() if "://" in url else "file"
+        protocol = url.partition("://")[0].lower()
         _refuse_unknown(protocol, url)
         from fsspec.core import url_to_fs
 
         self.url = url.rstrip("/")
-        options = {**OPTIONS, "auto_mkdir": True} if protocol in ("file", "local") else OPTIONS
+        options = {**OPTIONS, "auto_mkdir": True} if protocol in LOCAL else OPTIONS
         try:
             self._fs, root = url_to_fs(url, **options)
         except ImportError as error:
@@ -84,7 +82,7 @@ class Store:
         except Exception as error:
             raise UserError(f"{escape(url)}: {why(error)}") from error
         self._root = str(root).rstrip("/")
-        self.path = Path(self._root) if protocol in ("file", "local") else None
+        self.path = Path(self._root) if protocol in LOCAL else None
         """Where it is, if that is on this machine."""
 
     @property
@@ -135,15 +133,12 @@ class Store:
         self._fs.pipe_file(self._at(name), content)
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file, if it is there, and on this machine its folder, if nothing else is in it."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._at(name))
-
-    def drop(self, folder: str) -> None:
-        """Remove an empty folder; only file systems of this machine have those."""
-        if self.path is not None:
+        if self.path is not None and "/" in name:
             with contextlib.suppress(OSError):
-                (self.path / folder).rmdir()
+                (self.path / name).parent.rmdir()
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"

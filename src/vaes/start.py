@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import yaml
 from torch import nn
 
 from vaes import __version__, files
@@ -19,13 +18,12 @@ from vaes import config as configuration
 from vaes.data import Splits
 from vaes.data.identity import Identity, identify
 from vaes.errors import PartnerGone, UserError
-from vaes.remote import fault, is_url
+from vaes.remote import is_url
 from vaes.terminal import escape
 from vaes.train import checkpoint
-from vaes.train.fetch import local
+from vaes.train.fetch import local, restore
 from vaes.train.folder import add_segment, history, locked, refuse_existing
 from vaes.train.listeners import Listener
-from vaes.train.mirror import look
 from vaes.train.runtime import Runtime, together
 
 if TYPE_CHECKING:
@@ -34,17 +32,7 @@ if TYPE_CHECKING:
     from vaes.initial import Initial
     from vaes.train.loop import Training
 
-__all__ = [
-    "FeatureNetworks",
-    "Provenance",
-    "Start",
-    "data_notes",
-    "refuse_mirror",
-    "remember",
-    "reserved",
-    "starting_point",
-    "stored",
-]
+__all__ = ["FeatureNetworks", "Provenance", "Start", "data_notes", "remember", "reserved", "starting_point", "stored"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +75,11 @@ def starting_point(
     if init is not None:
         raise UserError(f"--init {init}: what --resume goes on with has its weights; drop one of them")
     source: Path | None = None
+    if is_url(resume):
+        if (made := folder) is None:
+            raise UserError(f"--resume {escape(resume)}: give -e too, the run folder that it is fetched into")
+        runtime.from_first(lambda: restore(str(resume), made))
+        resume = "latest"
     if str(resume) == "latest":
         if folder is None:
             raise UserError("--resume latest: say which run with -e RUN")
@@ -94,7 +87,7 @@ def starting_point(
             raise UserError(f"--resume latest: {folder} is no run folder; without --resume a new one is made")
         home = folder
     else:
-        source = _here(resume, folder, runtime)
+        source = Path(resume)
         source = source.parent if source.is_file() else source
         if checkpoint.checkpoints(source):
             source = checkpoint.newest_folder(source)
@@ -114,51 +107,6 @@ def starting_point(
             return
         found = checkpoint.read(checkpoint.newest_folder(home) if source is None else source)
         yield Start(home, found, _raw(found, str(resume)), True, home)
-
-
-def _here(resume: str | Path, folder: Path | None, runtime: Runtime) -> Path:
-    """The path that ``resume`` stands for, the same checkpoint in all processes where it is fetched."""
-    if not is_url(resume):
-        return Path(resume)
-    if wrong := fault(str(resume)):
-        raise UserError(f"--resume: {wrong}")
-    if folder is None:
-        raise UserError(f"--resume {escape(resume)}: give -e too, a new run folder: it cannot be gone on in there")
-    refuse_existing(folder)
-    found = runtime.first(lambda: local(resume))
-    newest = checkpoint.newest_folder(found).name if checkpoint.checkpoints(found) else found.name
-    if len(set(runtime.collected(newest))) > 1:
-        raise UserError(f"--resume {escape(resume)}: was written while it was fetched; start again")
-    return found
-
-
-def refuse_mirror(experiment: "Experiment", start: Start) -> None:
-    """Refuse a place for the run's copy (``train.mirror``) that cannot be written or is another's, before anything is
-    done.
-
-    Raises:
-        UserError: naming it.
-    """
-    from vaes.experiment import Experiment, refuse_difference
-
-    url = str(experiment.train["mirror"])
-    there = look(url, start.folder)
-    where = f"train.mirror: {escape(url)}"
-    if there.config is not None:
-        try:
-            other = Experiment.of(yaml.safe_load(there.config))
-        except (UserError, yaml.YAMLError, TypeError, AttributeError) as error:
-            if there.step is None:  # a first copy that was cut off
-                return
-            raise UserError(f"{where}: its config.yaml cannot be read ({' '.join(str(error).split())[:200]})") from None
-        sections = ("seed", "method", "data", "model", "objective")
-        refuse_difference(experiment, other, sections, f"{where}: holds another run")
-    step = 0 if start.saved is None else start.saved.step
-    if there.step is not None and there.step > step:
-        raise UserError(
-            f"{where}: holds a run at step {there.step}, and this training begins at {step}; go on from there with "
-            f"--resume {escape(url)} and a new -e, or give another place"
-        )
 
 
 def _refuse_lost_weights(run: Path) -> None:

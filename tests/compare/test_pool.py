@@ -44,6 +44,7 @@ def test_runs_that_differ_in_seed_are_pooled_with_a_t_interval(tmp_path: Path) -
     ("arguments", "columns"),
     [
         (("--data.root", "there"), 1),
+        (("--train.mirror", "s3://bucket/there", "--train.trackers", "[]"), 1),
         (("--train.print_freq", "7", "--train.eval_freq", "3", "--train.sample_freq", "2", "--train.save_freq", "5",
           "--train.keep", "9", "--data.download", "true"), 1),
         (("--train.precision", "bf16"), 2),

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,12 +79,15 @@ def test_two_processes_equal_one_on_the_same_global_batch(method: str, tmp_path:
             assert a[key] == pytest.approx(b[key], rel=1e-3 if key == "code_perplexity" else 1e-4, abs=1e-5), key
 
 
-def test_two_processes_resume(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    finish(command(run, "--train.n_steps=3"), tmp_path)
+def test_two_processes_resume_also_what_lies_elsewhere_and_one_copies_it(tmp_path: Path) -> None:
+    run, url = tmp_path / "run", f"file://{tmp_path}/copy"
+    finish(command(tmp_path / "lost", "--train.n_steps=3", f"--train.mirror={url}"), tmp_path)
+    shutil.rmtree(tmp_path / "lost")
     torchrun = [str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", str(random.randint(20_000, 40_000))]
-    finish([*torchrun, "-m", "vaes", "train", "-e", str(run), "--resume", "latest", "--train.n_steps=5"], tmp_path)
+    said = finish([*torchrun, "-m", "vaes", "train", "-e", str(run), "--resume", url, "--train.n_steps=5"], tmp_path)
+    assert said.count(f"train.mirror: the copy at {url} is complete") == 1
     assert checkpoint.read(checkpoint.newest_folder(run)).step == 5
+    assert outcome(tmp_path / "copy") == outcome(run)
 
 
 def outcome(run: Path) -> dict[str, object]:

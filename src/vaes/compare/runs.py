@@ -39,6 +39,7 @@ NOT_A_DIFFERENCE = frozenset(
         "seed", "device", "train.device",
         "data.root", "data.download", "data.mirrors", "data.changed",  # where images lie is not what they are
         "train.print_freq", "train.eval_freq", "train.sample_freq", "train.save_freq", "train.keep",
+        "train.trackers", "train.mirror",
     }
 )  # fmt: skip
 """Keys that runs may differ in and still be one configuration, by several seeds."""

@@ -54,12 +54,9 @@ def check(members: Sequence[Member], sets: dict[str, Splits]) -> None:
     Raises:
         UserError: naming the member, the key, and what is wrong.
     """
-    mirrors = [member.experiment.train["mirror"] for member in members if member.experiment.train["mirror"]]
-    if len(mirrors) > len(set(mirrors)):
-        raise UserError(
-            f"train.mirror: {escape(mirrors[0])} is the place of one run, and {len(mirrors)} members would "
-            "be copied to it; leave it out"
-        )
+    places = [url for member in members if (url := member.experiment.train["mirror"]) is not None]
+    if len(places) > len(set(places)):
+        raise UserError(f"train.mirror: {escape(places[0])} is the place of one run, and not of several; leave it out")
     seen: set[Experiment] = set()
     for member in members:
         one = member.experiment.replace({"seed": 0})

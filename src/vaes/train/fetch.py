@@ -13,17 +13,16 @@ from vaes.errors import UserError
 from vaes.remote import Store, is_url, speaking
 from vaes.terminal import escape
 from vaes.train import checkpoint
-from vaes.train.folder import WRITTEN
+from vaes.train.folder import refuse_existing
+from vaes.train.mirror import COPIED, FILES, PICTURES, WHOLE
 
-__all__ = ["fetch", "local"]
+__all__ = ["fetch", "local", "restore"]
 
 TRIES = 5
 """How often what is written there while it is read is read anew."""
 
 PLAIN = re.compile(r"((samples|plane)/)?\w[\w.-]*\.(safetensors|json|jsonl|yaml|txt|png|npz)", re.ASCII)
 """What is fetched beside checkpoints: of names that lead nowhere else, and of kinds that are data."""
-
-WHOLE = re.compile(rf"ckpt/(step[0-9]{{6,18}})/{re.escape(checkpoint.STATE)}", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +55,29 @@ def fetch(url: str) -> Path:
     raise AssertionError("the last try gives or raises")
 
 
+def restore(url: str, folder: Path) -> None:
+    """Fetch the run of a URL into a new run folder, to go on in it.
+
+    Raises:
+        UserError: see :func:`fetch`; there is no run, or the folder is there.
+    """
+    refuse_existing(folder)
+    found = fetch(url)
+    if not (found / FILES[0]).is_file() or not checkpoint.checkpoints(found):
+        raise UserError(f"--resume {escape(url)}: is no run folder; give the URL that a training's train.mirror named")
+    aside = folder / ".fetched"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    names = sorted(
+        (name for name in COPIED if (found / name).exists()), key=lambda name: (name == FILES[0], name == "ckpt")
+    )
+    for name in names:
+        (shutil.copytree if (found / name).is_dir() else shutil.copy2)(found / name, aside / name)
+    for name in names:  # without the last there is nothing to go on from
+        (aside / name).rename(folder / name)
+    aside.rmdir()
+
+
 def _taken(store: Store, folder: Path, url: str, *, last: bool) -> bool:
     """Whether what is there now was fetched; the last try takes what it can."""
     there = store.names()
@@ -65,22 +87,22 @@ def _taken(store: Store, folder: Path, url: str, *, last: bool) -> bool:
         files.write_atomic(folder, lambda path: store.get("", path))
         return True
     folder.mkdir(exist_ok=True)
-    whole = sorted((match[1] for name in there if (match := WHOLE.fullmatch(name))), key=lambda x: -int(x[4:]))
-    faults = list(filter(None, (_checkpoint(store, name, folder / "ckpt") for name in whole)))
+    whole = sorted((match[1] for name in there if (match := WHOLE.fullmatch(name))), key=int, reverse=True)
+    found = {step: _checkpoint(store, f"step{step}", folder / "ckpt") for step in whole}
+    faults = {step: text for step, text in found.items() if text is not None}
     if faults and not last:
         return False
     plain = [name for name in there if PLAIN.fullmatch(name)]
     if len(faults) == len(whole) and checkpoint.MODEL not in plain:
-        raise UserError(f"{escape(url)}: holds no whole checkpoint{f' ({faults[0]})' if faults else ''}")
-    for text in faults:
+        raise UserError(f"{escape(url)}: holds no whole checkpoint{''.join(f' ({text})' for text in faults.values())}")
+    for text in faults.values():
         logger.warning("%s: %s", escape(url), text)
-    _drop(folder, {*plain, *(f"ckpt/{name}" for name in whole)})
+    _drop(folder, {*plain, *(f"ckpt/step{step}" for step in found.keys() - faults.keys())})
     for name in plain:
-        path = folder / name
-        if "/" in name and path.is_file() and path.stat().st_size == there[name]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        if "/" in name and (folder / name).is_file() and (folder / name).stat().st_size == there[name]:
             continue  # a picture, which never changes
-        path.parent.mkdir(exist_ok=True)
-        files.write_atomic(path, lambda temporary, name=name: store.get(name, temporary))  # type: ignore[misc]
+        files.write_atomic(folder / name, lambda path, name=name: store.get(name, path))  # type: ignore[misc]
     return True
 
 
@@ -106,12 +128,11 @@ def _checkpoint(store: Store, name: str, ckpt: Path) -> str | None:
 
 
 def _drop(folder: Path, there: set[str]) -> None:
-    """Delete what a training writes and is not there any more; what commands left here stays."""
+    """Delete what is copied of a run and is not there any more; what commands left here stays."""
     for path in checkpoint.checkpoints(folder):
         if f"ckpt/{path.name}" not in there:
             files.remove(path)
-    written = [name for name in WRITTEN if (folder / name).is_file() and name not in (".lock", ".history.lock")]
-    pictures = [str(path.relative_to(folder)) for sub in ("samples", "plane") for path in (folder / sub).glob("*")]
-    for name in (*written, *pictures):
+    pictures = [str(path.relative_to(folder)) for name in PICTURES for path in (folder / name).glob("*")]
+    for name in (*FILES, *pictures):
         if name not in there:
-            (folder / name).unlink()
+            (folder / name).unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from vaes.train import checkpoint
 from vaes.train.fits import UNRANKED, enough_memory, left_out, refuse_misfit
 from vaes.train.folder import open_run
 from vaes.train.listeners import Listener, Saving
+from vaes.train.mirror import refuse_other
 from vaes.train.noise import of_step, rows
 from vaes.train.own_listeners import own_listeners
 from vaes.train.record import Clock, Record, metrics_document, metrics_table
@@ -115,6 +116,8 @@ def begun(
         training = Training(state, weighting, splits, Path(run), seed, runtime, flip=flip, config=config)
         if resume is not None:
             state.load_state_dict(resume, branch=not within)
+        if (mirror := settings.mirror) is not None:
+            runtime.from_first(lambda: refuse_other(mirror, training.folder, state.step if within else None))
         with training.source:
             training.source.begin(resume, branch=not within)
             given = not within and (resume is not None or init is not None)

@@ -2,21 +2,19 @@
 
 Object stores rename nothing. So ``state.json``, without which a checkpoint does not count, is copied last and deleted
 first, and no checkpoint is deleted there before the newest one here is whole there: whoever reads the copy, or is left
-with it, at any moment finds a whole checkpoint.
+with it, at any moment finds a whole checkpoint, and all that it goes on with.
 """
 
-import contextlib
 import logging
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from vaes import files
-from vaes.errors import UserError
+from vaes.errors import Stopped, UserError
 from vaes.remote import Store, speaking, why
 from vaes.terminal import escape
 from vaes.train import checkpoint
@@ -26,85 +24,92 @@ from vaes.train.listeners import Listener
 if TYPE_CHECKING:
     from vaes.train.loop import Training
 
-__all__ = ["CONFIG", "Found", "Mirror", "look"]
+__all__ = ["COPIED", "FILES", "PICTURES", "WHOLE", "Mirror", "refuse_other"]
 
-CONFIG = "config.yaml"
-FIRST = (CONFIG, "data.safetensors", "perceptual.safetensors")
-"""What going on from a checkpoint takes beside it."""
+FILES = (
+    "config.yaml", "data.safetensors", "perceptual.safetensors", HISTORY, "metrics.jsonl", "trackers.json",
+    "metrics.json", "metrics.txt",
+)  # fmt: skip
+PICTURES = ("samples", "plane")
+COPIED = (*FILES, *PICTURES, "ckpt")
+"""What is copied of a run folder: all but what trackers keep for themselves."""
 
-LATER = (HISTORY, "metrics.jsonl", "metrics.json", "metrics.txt", "trackers.json")
-FOLDERS = ("samples", "plane")
 PARTS = (checkpoint.MODEL, checkpoint.TRAINING)
+WHOLE = re.compile(rf"ckpt/step([0-9]{{6,18}})/{re.escape(checkpoint.STATE)}", re.ASCII)
+"""What says that a checkpoint is there."""
 
-ROUNDS = 5
-"""How often, at most, what failed is tried again at the end, while anything gets through."""
-
-PATIENCE = 600.0
-"""Seconds that the end waits while no file gets through; then the thread is left behind, and ends with the process."""
+WAIT = 600.0
+"""Seconds that the end of a training waits for the copy, at most."""
 
 Stamp = tuple[int, ...]
 
 logger = logging.getLogger(__name__)
 
 
-class Found(NamedTuple):
-    """What a place for a copy holds before a training."""
+def refuse_other(url: str, folder: Path, step: int | None) -> None:
+    """Refuse a place for the copy of a run that cannot be written, or holds what is not an earlier copy of it.
 
-    config: str | None
-    """The configuration of the run that is there."""
-    step: int | None
-    """Of its newest checkpoint."""
-
-
-def look(url: str, folder: Path | None) -> Found:
-    """What is at a URL, to which the run in ``folder`` is to be copied; that files can be written there is tried.
+    Args:
+        url: the place.
+        folder: the run's.
+        step: that it goes on from; None for a new run.
 
     Raises:
-        UserError: it cannot be reached or written, is in the run folder, or holds what is no run.
+        UserError: naming the place.
     """
     where = f"train.mirror: {escape(url)}"
     try:
         store = Store(url)
     except UserError as error:
         raise UserError(f"train.mirror: {error}") from error
-    here = store.path.resolve() if store.path is not None else None
-    if here is not None and folder is not None and folder.resolve() in (here, *here.parents):
-        raise UserError(f"{where}: is the run folder or lies in it; give a place on another disk or machine")
+    here = folder.resolve()
+    if store.path is not None and ((there := store.path.resolve()) in (here, *here.parents) or here in there.parents):
+        raise UserError(f"{where}: is not apart from the run folder {folder}; give a place on another disk or machine")
     with speaking(where):
         top = store.top()
-        if strangers := sorted(name for name in top if name not in (*WRITTEN, *FIRST) and not name.startswith(".")):
+        names = store.names("ckpt") if "ckpt" in top else {}
+        reached = max((int(match[1]) for name in names if (match := WHOLE.fullmatch(name))), default=None)
+        go_on = f"go on with it by --resume {escape(url)} and a new run folder -e, or give another place"
+        strangers = sorted(name for name in top - {*WRITTEN, *COPIED} if not name.startswith("."))
+        if step is None and reached is not None:
+            raise UserError(f"{where}: holds a run at step {reached}; {go_on}")
+        if step is None and strangers:
             raise UserError(f"{where}: holds what no training wrote ({escape(strangers[0])}); give a place of its own")
-        steps = _whole(store.names("ckpt")) if "ckpt" in top else set()
-        config = store.read(CONFIG).decode("utf-8", errors="replace") if CONFIG in top else None
+        if step is not None and reached is not None:
+            history = files.read_bytes(folder / HISTORY, files.MAX_JSON) if (folder / HISTORY).is_file() else b""
+            if _began(history) != _began(store.read(HISTORY) if HISTORY in top else b""):
+                raise UserError(f"{where}: holds another run than {folder}; give another place")
+            if reached > step:
+                raise UserError(f"{where}: is at step {reached}, and {folder} at step {step}; {go_on}")
         store.write(b"", ".probe")
         store.delete(".probe")
-    return Found(config, max((int(name[4:]) for name in steps), default=None))
 
 
-def _whole(names: object) -> set[str]:
-    """The checkpoint folders among names that have a state."""
-    parts = [str(name).split("/") for name in names]  # type: ignore[attr-defined]
-    named = {p[1] for p in parts if len(p) == 3 and p[0] == "ckpt" and p[2] == checkpoint.STATE}
-    return {name for name in named if checkpoint.FOLDER.fullmatch(name)}
+def _began(history: bytes) -> bytes:
+    """By what a run is known: the first line of its history, which says when it began."""
+    return history.split(b"\n")[0]
 
 
 class Mirror(Listener):
-    """Copies what the run folder has, after each save and at the end; a copy that fails never ends the training."""
+    """Copies what the run folder has, after each save and at the end; a copy that fails never ends the training.
 
-    def __init__(self, url: str) -> None:
-        self._url = escape(url)
-        self._store = Store(url)
+    Args:
+        url: where to.
+        copies: whether this process is the one that does; the others only wait for it at the end.
+    """
+
+    def __init__(self, url: str, *, copies: bool = True) -> None:
+        self._url, self._store = escape(url), Store(url) if copies else None
+        self._folder: Path | None = None
         self._thread: threading.Thread | None = None
         self._copied: dict[str, Stamp] = {}
         """What is there, as it was here when it was copied."""
         self._there: set[str] | None = None
-        """What was seen of checkpoints there, or put there."""
-        self._moved = 0
-        self._missing: list[str] = []
-        self._problem = ""
-        self._said = False
+        """The files of checkpoints that are there, whole or not; None before they were looked at."""
         self._looked: Stamp | None = None
         self._saved: list[Path] = []
+        self._problem = self._said = ""
+        self._ended = False
 
     def start(self, training: "Training") -> None:
         """The run folder is there."""
@@ -112,171 +117,149 @@ class Mirror(Listener):
 
     def stepped(self, training: "Training", step: int) -> None:
         """Begin to copy where a checkpoint was saved or deleted since the last time; never waits."""
-        if self._thread is not None and self._thread.is_alive():
+        if self._store is None or self._folder is None or (self._thread is not None and self._thread.is_alive()):
             return
-        self._tell()
-        looked = _stamp(self._folder / "ckpt")
-        if looked == self._looked:
-            return
-        self._looked = looked
-        if (saved := checkpoint.checkpoints(self._folder)) and saved != self._saved:
-            self._saved = saved
-            self._begin(self._round)
-
-    def end(self, training: "Training") -> None:
-        """Copy what is left, and say whether all is there."""
-        if not hasattr(self, "_folder"):
-            return
-        if not isinstance(sys.exc_info()[1], KeyboardInterrupt):  # who asks twice is not kept waiting
-            with training.clock.on("mirror"):
-                if self._waited():
-                    self._begin(self._rounds)
-                    self._waited()
-            if not self._missing:
-                training.say(f"train.mirror: the copy at {self._url} is complete")
-                return
-        self._tell()
-        lacks = ", ".join(self._missing[:3]) + ", ..." * (len(self._missing) > 3) or "what was not copied yet"
-        logger.warning(
-            "train.mirror: the copy at %s is not complete: it lacks %s%s; %s has all", self._url, lacks,
-            f" ({self._problem})" if self._problem else "", self._folder,
-        )  # fmt: skip
-
-    def _waited(self) -> bool:
-        """Wait for the thread while it gets on; whether it is done."""
-        thread, moved, since = self._thread, self._moved, time.monotonic()
-        while thread is not None and thread.is_alive():
-            thread.join(0.2)
-            if self._moved != moved:
-                moved, since = self._moved, time.monotonic()
-            elif time.monotonic() - since > PATIENCE:
-                self._problem = f"no file got through for {PATIENCE:g} s"
-                return False
-        return True
-
-    def _tell(self) -> None:
         if self._problem and not self._said:
-            self._said = True
             logger.warning(
                 "train.mirror: a copy to %s failed: %s; training goes on, and it is tried again after the next save",
                 self._url, self._problem,
             )  # fmt: skip
+        elif self._said and not self._problem:
+            training.say(f"train.mirror: copies to {self._url} succeed again")
+        self._said = self._problem
+        if (looked := _stamp(self._folder / "ckpt")) != self._looked:
+            self._looked, saved = looked, checkpoint.checkpoints(self._folder)
+            if saved != self._saved:
+                self._saved = saved
+                self._begin()
 
-    def _begin(self, job: Callable[[], object]) -> None:
-        self._thread = threading.Thread(target=job, name="mirror", daemon=True)
+    def end(self, training: "Training") -> None:
+        """Copy what is left, and say whether all is there; all processes wait for the one that copies, since a launcher
+        ends them with the first."""
+        if self._folder is None:
+            return
+        error = sys.exc_info()[1]
+        if self._store is not None:
+            left = self._last(self._folder, patient=not isinstance(error, KeyboardInterrupt))
+            if not left:
+                training.say(f"train.mirror: the copy at {self._url} is complete")
+            else:
+                logger.warning(
+                    "train.mirror: the copy at %s is not complete (%s): it lacks %s; %s has all, and going on in it, "
+                    "by --resume latest, copies the rest", self._url, self._problem or "there was no more time",
+                    ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else ""), self._folder,
+                )  # fmt: skip
+        if error is None or isinstance(error, Stopped):
+            training.runtime.wait()
+
+    def _last(self, folder: Path, *, patient: bool) -> list[str]:
+        """Rounds, while they bring anything; what then is not as it is here."""
+        until, before = time.monotonic() + WAIT * patient, [""]
+        try:
+            self._wait(until)
+            left = self._left(folder)
+            while left != before and time.monotonic() < until:
+                before = left
+                self._begin()
+                self._wait(until)
+                left = self._left(folder)
+                if not left:
+                    break
+        finally:
+            self._ended = True
+        return left
+
+    def _wait(self, until: float) -> None:
+        if self._thread is not None:
+            self._thread.join(max(0.0, until - time.monotonic()))
+
+    def _left(self, folder: Path) -> list[str]:
+        """What is to be copied or deleted there, for people."""
+        copies = dict.fromkeys("/".join(name.split("/")[:2]) for name in self._pending(folder))
+        deletions = dict.fromkeys(f"the deletion of {name.rpartition('/')[0]}" for name in self._old(folder))
+        return [*sorted(copies, key=lambda name: not name.startswith("ckpt/")), *deletions]
+
+    def _begin(self) -> None:
+        self._thread = threading.Thread(target=self._round, name="mirror", daemon=True)
         self._thread.start()
 
-    def _rounds(self) -> None:
-        """Rounds, while they bring anything."""
-        for _ in range(ROUNDS):
-            before = self._moved
-            self._round()
-            if not self._missing or self._moved == before:
-                return
-
     def _round(self) -> None:
-        """Try to copy all that is not there; two failures in a row end it."""
-        self._missing = ["what this computer would not list"]
-        missing: list[str] = []
-        failures = 0
-        for name, job in self._jobs():
-            if failures < 2:
-                try:
-                    job()
-                    failures = 0
-                    continue
-                except Exception as error:  # whatever a file system does
-                    self._problem = why(error)
-                    failures += 1
-            missing.append(name)
-        self._missing = missing
-
-    def _jobs(self) -> Iterator[tuple[str, Callable[[], object]]]:
-        """What is to be copied and deleted, in this order."""
-        if self._there is None:
-            yield "all checkpoints", self._look
-        for name in FIRST:
-            yield from self._file(name)
-        saved = checkpoint.checkpoints(self._folder)
-        for path in saved:
-            if not self._has(path):
-                yield f"ckpt/{path.name}", partial(self._checkpoint, path)
-        for name in LATER:
-            yield from self._file(name)
-        for folder in FOLDERS:
-            for path in sorted((self._folder / folder).glob("[!.]*")):
-                yield from self._file(f"{folder}/{path.name}")
-        kept = {path.name for path in checkpoint.checkpoints(self._folder)}
-        if saved and self._has(saved[0]):
-            for old in sorted({name.split("/")[1] for name in self._there or ()} - kept):
-                yield f"the deletion of ckpt/{old}", partial(self._delete, old)
-
-    def _file(self, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
-        stamp = _stamp(self._folder / name)
-        if stamp is not None and self._copied.get(name) != stamp:
-            yield name, lambda: self._put(name, stamp)
-
-    def _put(self, name: str, stamp: Stamp) -> None:
-        path = self._folder / name
-        if name.endswith(".jsonl"):  # lines are being added
-            content = files.read_bytes(path)
-            self._store.write(content[: content.rfind(b"\n") + 1], name)
-        else:
-            self._store.put(path, name)
-        self._note(name, stamp)
-
-    def _note(self, name: str, stamp: Stamp) -> None:
-        self._copied[name] = stamp
-        self._moved += 1
-
-    def _look(self) -> None:
-        """What an earlier training left there: checkpoints that are those here need no copying."""
-        there = self._store.names("ckpt")
-        for path in checkpoint.checkpoints(self._folder):
-            state = f"ckpt/{path.name}/{checkpoint.STATE}"
-            names = [f"ckpt/{path.name}/{part}" for part in PARTS]
-            stamps = {name: stamp for name in (*names, state) if (stamp := _stamp(self._folder / name)) is not None}
-            same = len(stamps) == 3 and all(there.get(name) == stamps[name][0] for name in names)
-            if same and state in there and self._store.read(state) == (path / checkpoint.STATE).read_bytes():
-                self._copied |= stamps
-        self._there = {name for name in there if checkpoint.FOLDER.fullmatch(name.split("/")[1])}
-
-    def _has(self, path: Path) -> bool:
-        state = f"ckpt/{path.name}/{checkpoint.STATE}"
-        return state in self._copied and self._copied[state] == _stamp(self._folder / state)
-
-    def _checkpoint(self, path: Path) -> None:
-        """Copy a checkpoint, its state last; nothing is wrong where it is deleted here meanwhile."""
-        if self._there is None:
-            raise OSError("what is there is not known")
-        state = f"ckpt/{path.name}/{checkpoint.STATE}"
-        with contextlib.ExitStack() as gone:
-            gone.push(lambda kind, error, trace: kind is FileNotFoundError and not path.exists())
-            content, stamp = (path / checkpoint.STATE).read_bytes(), _stamp(path / checkpoint.STATE)
-            if state in self._there and self._copied.get(state) != stamp:
-                self._store.delete(state)
-                self._there.discard(state)
-            for part in PARTS:
-                name, of = f"ckpt/{path.name}/{part}", _stamp(path / part)
-                if of is None:
+        """Copy and delete what is to be; the first failure ends it."""
+        folder, store = self._folder, self._store
+        assert folder is not None
+        assert store is not None
+        try:
+            if self._there is None:
+                self._there = self._look(folder, store)
+            for name in self._pending(folder):
+                if self._ended:
                     return
-                if self._copied.get(name) != of:
-                    self._there.add(name)
-                    self._put(name, of)
-            if stamp is None or stamp != _stamp(path / checkpoint.STATE):
-                return  # another took its place, or none did
-            self._store.write(content, state)
-            self._there.add(state)
-            self._note(state, stamp)
+                self._copy(folder, store, name, self._there)
+            newest = [f"ckpt/{path.name}/{checkpoint.STATE}" for path in checkpoint.checkpoints(folder)[:1]]
+            if newest and self._copied.get(newest[0]) == _stamp(folder / newest[0]):
+                for name in self._old(folder):
+                    store.delete(name)
+                    self._there.discard(name)
+            self._problem = ""
+        except Exception as error:  # whatever a file system does
+            self._problem = why(error)
 
-    def _delete(self, old: str) -> None:
-        assert self._there is not None
-        names = sorted(name for name in self._there if name.startswith(f"ckpt/{old}/"))
-        for name in sorted(names, key=lambda name: not name.endswith(f"/{checkpoint.STATE}")):
-            self._store.delete(name)
-            self._there.discard(name)
-            self._copied.pop(name, None)
-        self._store.drop(f"ckpt/{old}")
+    def _pending(self, folder: Path) -> list[str]:
+        """What is not there as it is here, in the order in which it is copied."""
+        names = [*FILES]
+        for pictures in PICTURES:
+            names += [f"{pictures}/{path.name}" for path in sorted((folder / pictures).glob("[!.]*"))]
+        for path in checkpoint.checkpoints(folder):
+            names += [f"ckpt/{path.name}/{part}" for part in (*PARTS, checkpoint.STATE)]
+        return [name for name in names if (stamp := _stamp(folder / name)) and self._copied.get(name) != stamp]
+
+    def _old(self, folder: Path) -> list[str]:
+        """Files there of checkpoints that are not here any more, the one that says that it is whole first."""
+        kept = {path.name for path in checkpoint.checkpoints(folder)}
+        old = (name for name in [*(self._there or ())] if name.split("/")[1] not in kept)
+        return sorted(old, key=lambda name: (not WHOLE.fullmatch(name), name))
+
+    def _look(self, folder: Path, store: Store) -> set[str]:
+        """What an earlier training left there: the pictures and checkpoints that are those here need no copying."""
+        there = store.names()
+        same = {name: stamp for name in self._pending(folder) if (stamp := _stamp(folder / name)) is not None}
+        same = {name: stamp for name, stamp in same.items() if there.get(name) == stamp[0] and "/" in name}
+        for path in checkpoint.checkpoints(folder):
+            state = f"ckpt/{path.name}/{checkpoint.STATE}"
+            if state not in same or store.read(state) != (folder / state).read_bytes():
+                for part in (*PARTS, checkpoint.STATE):
+                    same.pop(f"ckpt/{path.name}/{part}", None)
+        self._copied |= same
+        return {name for name in there if re.match(r"ckpt/step[0-9]{6,18}/", name)}
+
+    def _copy(self, folder: Path, store: Store, name: str, there: set[str]) -> None:
+        """Copy a file; nothing is wrong where it is deleted here meanwhile, with the checkpoint that it is of."""
+        path, stamp = folder / name, _stamp(folder / name)
+        parts, state = [str(Path(name).with_name(part)) for part in PARTS], str(Path(name).with_name(checkpoint.STATE))
+        try:
+            if name == state:
+                content = path.read_bytes()
+                if any(self._copied.get(part) != _stamp(folder / part) for part in parts):
+                    return  # another took its place
+                there.add(name)
+                store.write(content, name)
+            elif name in parts:
+                if state in there:
+                    store.delete(state)
+                    there.discard(state)
+                there.add(name)
+                store.put(path, name)
+            elif name.endswith(".jsonl"):  # lines are being added
+                content = files.read_bytes(path)
+                store.write(content[: content.rfind(b"\n") + 1], name)
+            else:
+                store.put(path, name)
+        except FileNotFoundError:
+            if path.exists():
+                raise
+            return
+        if stamp is not None:
+            self._copied[name] = stamp
 
 
 def _stamp(path: Path) -> Stamp | None:

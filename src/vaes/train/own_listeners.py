@@ -25,5 +25,5 @@ def own_listeners(training: "Training") -> list[Listener]:
         Pictures(s.sample_freq),
         Planes(),
         Pulls(pulls_every),
-        *([Mirror(s.mirror)] if s.mirror and training.runtime.is_main else []),
+        *([] if s.mirror is None else [Mirror(s.mirror, copies=training.runtime.is_main)]),
     ]

@@ -60,8 +60,8 @@ class Settings:
         trackers: where numbers and pictures go beside the run folder's own files: ``tensorboard`` (in the run folder),
             ``wandb``, ``mlflow``, ``trackio``, each set up by its own environment variables; one that fails is left
             out with a warning.
-        mirror: a URL that fsspec opens (``s3://bucket/runs/x`` needs ``vaes[remote]``), or a path, to which the run is
-            copied after each save, in the background; credentials come from the environment; null for no copy.
+        mirror: a URL that fsspec opens (``s3://bucket/runs/x``, with ``vaes[remote]``; ``file:///disk/x``), to which
+            the run is copied after each save, in the background, with credentials of the environment; null for no copy.
     """
 
     n_steps: int = 3000
