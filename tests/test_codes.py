@@ -3,6 +3,7 @@
 import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,20 @@ def test_the_entropies_of_signs_are_those_of_all_words() -> None:
             parts = mean.reshape(2**8, 2)
             together = sum(-(p * p.log()).sum() for p in (parts.sum(1), parts.sum(0)))
         torch.testing.assert_close(found, 2 * (each - together))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_words_that_no_code_is_near_have_a_finite_gradient(dtype: torch.dtype) -> None:
+    for channels, far in ((4, 60.0), (9, 400.0)):
+        codes = (far * torch.sign(randn(3, 5, channels))).to(dtype).requires_grad_()
+        trace = SimpleNamespace(aux={"before_signs": codes})
+        value = CodeEntropy()(trace, Drawn(codes), Context({}))
+        (gradient,) = torch.autograd.grad(value, codes)
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient))  # all are as sure as can be
+        if channels == 4:  # and what is left is the entropy of how often each word is taken
+            counts = torch.sign(codes.detach()).flatten(0, 1).unique(dim=0, return_counts=True)[1].to(dtype)
+            assert len(counts) < 16
+            torch.testing.assert_close(value.detach(), 5 * torch.xlogy(counts / 15, counts / 15).sum())
 
 
 @pytest.mark.parametrize("which", range(6))

@@ -1,5 +1,7 @@
 """Terms of codes that are words of a codebook."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -71,14 +73,15 @@ class CodeEntropy(Term):
         each = (nn.functional.softplus(logits) - logits * torch.sigmoid(logits)).sum(-1).mean()
         mean = logits.new_zeros(())
         for part in logits.split(JOINTLY, -1):
-            share = _words(torch.sigmoid(part)).mean(0)
-            mean = mean - torch.xlogy(share, share).sum()
+            share = torch.logsumexp(_log_words(part), 0) - math.log(len(part))  # a log: 0 log 0 has no gradient
+            mean = mean - (share.exp() * share).sum()
         return before.shape[1] * (each - mean)
 
 
-def _words(up: Tensor) -> Tensor:
-    """Probabilities (n, C) of independent bits -> those of all words (n, 2^C)."""
-    found = up.new_ones(len(up), 1)
-    for p in up.unbind(-1):
-        found = (found[:, None] * torch.stack([1 - p, p], -1)[:, :, None]).flatten(1)
+def _log_words(logits: Tensor) -> Tensor:
+    """Logits (n, C) of independent bits -> log-probabilities of all words (n, 2^C)."""
+    found = logits.new_zeros(len(logits), 1)
+    for bit in logits.unbind(-1):
+        either = nn.functional.logsigmoid(torch.stack([-bit, bit], -1))
+        found = (found[:, None] + either[:, :, None]).flatten(1)
     return found
