@@ -5,6 +5,7 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -386,3 +387,19 @@ def test_runs_that_the_first_version_wrote_still_load_sample_encode_and_go_on(
 def _width(run: vaes.Run) -> float:
     low, high = run.model.value_range
     return high - low
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        ({"method": "fsq_vae"}, "autoregressive"),
+        ({"method": "kl_vae", "model": {"posterior": {"kind": "fsq"}, "prior": "codes"}}, "autoregressive"),
+        ({"method": "vq_vae", "model": {"posterior": "gaussian", "prior": "standard_normal"}}, None),
+        ({"method": "kl_vae", "model": {"network": {"kind": "autoencoder_kl"}}}, "flow_matching"),
+        ({"method": "kl_vae", "model": {"network": {"kind": "conv"}}}, None),
+        ({"method": "ae"}, "gmm"),
+        ({"method": "vae"}, None),
+    ],
+)
+def test_the_prior_to_fit_is_one_that_the_codes_take(raw: dict[str, Any], kind: str | None) -> None:
+    assert Experiment.of(raw).prior_to_fit == kind

@@ -12,6 +12,7 @@ from vaes.data import Splits
 from vaes.errors import UserError
 from vaes.methods import FITTED, METHODS
 from vaes.model import VAE
+from vaes.posteriors import Quantizer
 from vaes.shipped import find
 from vaes.train import Settings
 
@@ -280,6 +281,9 @@ class Experiment:
     @property
     def prior_to_fit(self) -> str | None:
         """The kind of prior to fit after training; None where the codes fill the one that they are drawn from."""
+        posterior = configuration.registry.POSTERIORS[self.model["posterior"]["kind"]]
+        if isinstance(posterior, type) and issubclass(posterior, Quantizer):
+            return "autoregressive"
         return "flow_matching" if self.method == "kl_vae" and self.has_grids else FITTED.get(self.method)
 
     @property

@@ -418,10 +418,8 @@ METHODS: dict[str, Method] = {
     ),
 }
 
-QUANTIZERS = ("vq_vae", "rvq_vae", "fsq_vae", "lfq_vae", "simvq_vae")
 FITTED = {"ae": "gmm", "rae_l2": "gmm", "rae_gp": "gmm", "rae_sn": "gmm", "two_stage_vae": "two_stage"}
-FITTED |= dict.fromkeys(QUANTIZERS, "autoregressive")
-"""Rows whose codes do not fill the prior that they are drawn from -> the kind that is to be fitted afterwards."""
+"""Rows whose flat codes do not fill the prior that they are drawn from -> the kind that is to be fitted afterwards."""
 
 
 def table() -> str:
