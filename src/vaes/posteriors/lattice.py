@@ -16,7 +16,7 @@ MARGIN = 1e-3  # the outermost levels are reached where tanh is not yet flat
 class _Lattice(Quantizer):
     """Words that are products of levels of each channel, the first channel's running fastest."""
 
-    remedy = "give a position fewer channels, or a channel fewer levels"
+    remedy = "take a network that normalises (conv, autoencoder_kl), or a position of fewer channels or levels"
     size: Tensor
     place: Tensor
 
