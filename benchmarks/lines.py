@@ -1,6 +1,8 @@
 """Lines of code per part: what a posterior, a prior, a likelihood, a bound, a term, a network and a row cost.
 
-    python benchmarks/lines.py [--out .]
+    python benchmarks/lines.py [--out .] [--beside FOLDER/pythae]
+
+``--beside`` counts another package in the same way, an unpacked wheel of it, by its folders and their folders.
 
 Code lines alone: no blanks, comments or docstrings. A part is the class that its registry names; a network, its encoder
 and decoder. What parts of a kind share (their base classes, the functions beside them) is on the line ``shared``: all
@@ -121,20 +123,37 @@ def count() -> dict[str, dict[str, int]]:
     }
 
 
+def beside(package: Path) -> dict[str, int]:
+    """Code lines of each folder of another package, and of their folders."""
+    folders = sorted(path for path in (*package.glob("*/"), *package.glob("*/*/")) if any(path.rglob("*.py")))
+    return {path.relative_to(package).as_posix(): sum(map(of_file, path.rglob("*.py"))) for path in folders}
+
+
+def name_of(package: Path) -> str:
+    """With its version, where the wheel says it."""
+    said = sorted(package.parent.glob(f"{package.name}-*.dist-info"))
+    return said[0].name.removesuffix(".dist-info").replace("-", " ") if said else package.name
+
+
 def main() -> None:
     """Count, write, print."""
     parser = argparse.ArgumentParser(description="Lines of code per part.")
     parser.add_argument("--out", type=Path, default=ROOT, help="benchmarks/results is made below it")
+    parser.add_argument("--beside", type=Path, nargs="+", default=[], help="folders of other packages")
     chosen = parser.parse_args()
-    found = count()
+    found, others = count(), {name_of(package): beside(package) for package in chosen.beside}
     path = chosen.out / "benchmarks" / "results" / "lines.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"benchmark": "lines", "lines": found, "machine": machine()}, indent=1) + "\n")
+    document = {"benchmark": "lines", "lines": found, "beside": others, "machine": machine()}
+    path.write_text(json.dumps(document, indent=1) + "\n")
     print("| | | lines of code |\n|---|---|---|")
     for kind, parts in found.items():
         for name, lines in sorted(parts.items(), key=lambda part: (part[0] == "shared", -part[1])):
             print(f"| {kind} | `{name}` | {lines} |")
         print(f"| {kind} | all {len(parts.keys() - {'shared'})} | {sum(parts.values())} |")
+    for name, folders in others.items():
+        for folder, lines in folders.items():
+            print(f"| {name} | `{folder}` | {lines} |")
 
 
 if __name__ == "__main__":
