@@ -1,9 +1,14 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from vaes import Experiment
+from vaes.errors import Stopped
+from vaes.train.listeners import Listener
+from vaes.train.loop import Training
 from vaes.train.stop import Stop
 
 
@@ -45,3 +50,25 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, usual)
+
+
+class Asked(Listener):
+    """A signal that comes with the last step, so that the numbers after it are what it meets."""
+
+    def stepped(self, training: Training, step: int) -> None:
+        if step == training.settings.n_steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_the_last_numbers_do_not_keep_a_signal_waiting(tmp_path: Path) -> None:
+    model = {"network": {"kind": "mlp", "hidden": [4]}, "likelihood": "bernoulli"}
+    train = {"n_steps": 3, "batch_size": 8, "eval_freq": 0, "sample_freq": 0, "trackers": []}
+    experiment = Experiment(data={"kind": "digits", "image_size": 8}, model=model, train=train)
+    experiment.fit(tmp_path / "whole", device="cpu")
+    with pytest.raises(Stopped, match=r"all steps saved; .*--resume latest") as caught:
+        experiment.fit(tmp_path / "asked", device="cpu", callbacks=[Asked()])
+    assert caught.value.status == 128 + signal.SIGTERM
+    assert not (tmp_path / "asked" / "metrics.json").exists()
+    experiment.fit(tmp_path / "asked", resume="latest", device="cpu")
+    whole, asked = ((tmp_path / name / "metrics.json").read_text() for name in ("whole", "asked"))
+    assert asked == whole

@@ -246,7 +246,7 @@ class Training:
                     with self.memory():
                         yield self.asked(state.step, signals)
                     self._after(signals)
-                self._finish()
+                self._finish(signals)
         finally:
             self._tell("end")
 
@@ -263,13 +263,12 @@ class Training:
         """Give a line for people to all listeners."""
         self._tell("said", text)
 
-    def validate(self, images: ImageSet) -> dict[str, Estimate]:
+    def validate(self, images: ImageSet, stop: Stop | None = None) -> dict[str, Estimate]:
         """All images of a split, under the weights that the last step of the training has, by all processes."""
         with self.clock.on("validation"), self.state.averaged(), self.memory():
             context = self.context(self.settings.n_steps - 1)
-            return validate(
-                self.state.objective, images, context, seed=self.seed, batch_size=self._micro, runtime=self.runtime
-            )
+            objective, size, runtime = self.state.objective, self._micro, self.runtime
+            return validate(objective, images, context, seed=self.seed, batch_size=size, runtime=runtime, stop=stop)
 
     def save(self) -> None:
         """Write a checkpoint of this step, in a thread, once the one before it is written."""
@@ -377,16 +376,16 @@ class Training:
             self._writer.check()
         self.runtime.wait()
 
-    def _finish(self) -> None:
-        """The numbers of the last step and of the best."""
+    def _finish(self, stop: Stop) -> None:
+        """The numbers of the last step, which is saved, and of the best."""
         state = self.state
         if self._why:
             self.say(f"ended after step {state.step}: {self._why}")
-        found = {"last": (state.step, self._numbers())}
+        found = {"last": (state.step, self._numbers(stop))}
         if state.best is not None and state.best.step != state.step:
             with self._best_weights(state.best.step) as there:
                 if there:
-                    found["best"] = (state.best.step, self._numbers())
+                    found["best"] = (state.best.step, self._numbers(stop))
         elif state.best is not None:
             found["best"] = found["last"]
         metrics = self.final = metrics_document(found, self.seed, self.units)
@@ -396,8 +395,8 @@ class Training:
         self.say(self._accounts())
         self.runtime.wait()
 
-    def _numbers(self) -> dict[str, dict[str, Estimate]]:
-        return {"valid": self.validate(self.splits.valid), "test": self.validate(self.splits.test)}
+    def _numbers(self, stop: Stop) -> dict[str, dict[str, Estimate]]:
+        return {split: self.validate(getattr(self.splits, split), stop) for split in ("valid", "test")}
 
     @contextlib.contextmanager
     def _best_weights(self, step: int) -> Any:

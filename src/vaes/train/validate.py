@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from vaes.data import ImageSet, to_float
+from vaes.errors import Stopped
 from vaes.objectives import Context, Objective
 from vaes.train.noise import of_block, rows
 from vaes.train.runtime import Runtime
+from vaes.train.stop import Stop
 
 __all__ = ["Estimate", "validate"]
 
@@ -33,6 +35,7 @@ def validate(
     seed: int,
     batch_size: int = BLOCK,
     runtime: Runtime | None = None,
+    stop: Stop | None = None,
 ) -> dict[str, Estimate]:
     """``elbo``, ``distortion``, ``rate`` and ``mse`` over all images, in evaluation mode, and the ``loss`` and terms
     that training reports.
@@ -41,13 +44,22 @@ def validate(
     many samples of q(z|x) per image as the bound takes, seeded; the standard error is over images. ``loss`` and terms
     are means over parts of about ``batch_size`` images, and have none; terms, and with them the loss, are left out
     where there are too few images to compare. The processes of ``runtime`` divide the parts; each gets all the numbers.
+
+    Raises:
+        Stopped: a signal that ``stop`` remembers came; nothing was measured.
     """
     with torch.inference_mode(not objective.needs_gradient):
-        return _validated(objective, images, context, seed, batch_size, runtime)
+        return _validated(objective, images, context, seed, batch_size, runtime, stop)
 
 
 def _validated(
-    objective: Objective, images: ImageSet, context: Context, seed: int, batch_size: int, runtime: Runtime | None
+    objective: Objective,
+    images: ImageSet,
+    context: Context,
+    seed: int,
+    batch_size: int,
+    runtime: Runtime | None,
+    stop: Stop | None,
 ) -> dict[str, Estimate]:
     model, training = objective.model, objective.training
     device = next(model.parameters()).device
@@ -57,6 +69,9 @@ def _validated(
     for number, (block, index, within) in enumerate(_parts(len(images), batch_size)):
         if number % world != rank:
             continue
+        if stop is not None and stop.signal:
+            objective.train(training)
+            raise Stopped("stopped in the last pass, all steps saved; --resume latest measures them", 128 + stop.signal)
         x = to_float(images.read(index), model.value_range).to(device)
         # Noise belongs to an image, whatever the parts: it is drawn for the block that the image lies in.
         noise = rows(objective, of_block(objective, block.size, seed, block.number), within, device)
