@@ -403,3 +403,17 @@ def _width(run: vaes.Run) -> float:
 )
 def test_the_prior_to_fit_is_one_that_the_codes_take(raw: dict[str, Any], kind: str | None) -> None:
     assert Experiment.of(raw).prior_to_fit == kind
+
+
+def test_the_encoder_waits_for_the_decoder(tmp_path: Path) -> None:
+    waiting = tiny(**{"train.n_steps": 40, "train.encoder_after": 3, "train.save_freq": 1, "train.keep": 40})
+    run = waiting.fit(tmp_path / "run", device="cpu")
+    weights = {step: checkpoint.read(run.folder / "ckpt" / f"step{step:06d}").weights for step in (1, 3, 4)}
+    for name, first in weights[1].items():
+        waits = name.startswith("encoder.")
+        assert torch.equal(first, weights[3][name]) == waits, name
+        assert not torch.equal(first, weights[4][name]), name
+    for step in ("step000002", "step000005"):  # before the encoder has moments, and after
+        again = waiting.fit(tmp_path / step, resume=run.folder / "ckpt" / step, device="cpu")
+        assert all(torch.equal(x, again.model.state_dict()[name]) for name, x in run.model.state_dict().items())
+    assert not any(waiting.replace({"train.n_steps": 9}).settings().encoder_waits(step) for step in range(9))

@@ -70,6 +70,7 @@ VAMP = ("Tomczak & Welling 2018", "https://arxiv.org/abs/1705.07120", elbo_weigh
 DAI = ("Dai & Wipf 2019", "https://arxiv.org/abs/1903.05789", elbo_weights)
 RAMP = {"kind": "linear", "start": 0.0, "stop": 25.0}
 FIVE = {"kind": "linear", "start": 0.0, "stop": 5.0}
+LATER = {"encoder_after": 100}
 COOLING = {"kind": "linear", "start": 1.0, "stop": 0.5}
 
 
@@ -300,7 +301,8 @@ METHODS: dict[str, Method] = {
                 "z_dim": 200,
                 "posterior": {"kind": "relaxed_categorical", "temperature": COOLING},
                 "prior": "categorical",
-            }
+            },
+            "train": LATER,
         },
     ),
     "joint_vae": Method(
@@ -396,7 +398,7 @@ METHODS: dict[str, Method] = {
         "https://arxiv.org/abs/2309.15505",
         no_weights,
         QUANTIZED,
-        defaults=_quantized("fsq"),
+        defaults=_quantized("fsq") | {"train": LATER},
     ),
     "lfq_vae": Method(
         "MAGVIT-v2's lookup-free quantization",

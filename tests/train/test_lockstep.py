@@ -75,6 +75,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "in parts": {"train__accumulate": 2},
     "averaged": {"train__ema": 0.9},
     "decaying": {"train__weight_decay": 0.1, "train__decoder_weight_decay": 0.3},
+    "waiting": {"train__encoder_after": 2, "train__clip_grad": 0.5},
     "skipping": {"train__skip_non_finite": 2, "train__ema": 0.9, "train__optimizer": "adam"},
 }
 

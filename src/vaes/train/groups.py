@@ -1,5 +1,6 @@
 """Parameters by how they are trained."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -7,7 +8,7 @@ from torch import nn
 from vaes.objectives import Objective
 from vaes.train.settings import Settings
 
-__all__ = ["groups"]
+__all__ = ["groups", "hold_encoder"]
 
 
 def groups(objective: Objective, settings: Settings) -> list[dict[str, Any]]:
@@ -35,3 +36,11 @@ def groups(objective: Objective, settings: Settings) -> list[dict[str, Any]]:
         else:
             same.append(parameter)
     return [{"params": members, "own_lr": None, "matrix": True} | options for options, members in found if members]
+
+
+def hold_encoder(named: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Take the encoder's gradients out of a step, of the parameters of an objective or of a stack of them: an optimiser
+    leaves a parameter without one, and its moments, as they are."""
+    for name, parameter in named:
+        if name.startswith("model.encoder."):
+            parameter.grad = None

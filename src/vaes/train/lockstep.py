@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vaes.errors import UserError
+from vaes.train.groups import hold_encoder
 from vaes.train.muon import slots
 from vaes.train.noise import parts as parts_of
 from vaes.train.skips import counted
@@ -88,6 +89,8 @@ class Lockstep:
             found = {name: found.get(name, 0.0) + value / parts for name, value in out.items()}
         skipped = self._decide(finite, held, step)
         self._add(found, skipped)
+        if settings.encoder_waits(step):
+            hold_encoder(stack.parameters.items())
         if settings.clip_grad is not None:
             self._clip(settings.clip_grad)
         self._optimizer.step()

@@ -23,6 +23,9 @@ class Settings:
         accumulate: micro-batches that a process divides its share of the batch into; their gradients are averaged.
         play: who moves in a step where a term has a critic: ``together`` is model and critics at once, ``alternate``
             the critics in the first step, the model in the second, and so on by turns; the others do not move at all.
+        encoder_after: the first steps in which the encoder does not learn yet, a tenth of all at most. Meanwhile the
+            decoder finds the mean image, for which it else moves all codes one way: to the last word, or where a tanh
+            is flat.
         optimizer: ``muon``, or ``adam`` as in most papers; see :class:`vaes.train.muon.Muon`.
         lr: learning rate, a number or a schedule; null is one cycle up to 4e-3 and down to nothing, over the whole
             training.
@@ -68,6 +71,7 @@ class Settings:
     batch_size: int = 128
     accumulate: int = 1
     play: Literal["together", "alternate"] = "together"
+    encoder_after: int = 0
     optimizer: Literal["muon", "adam"] = "muon"
     lr: float | Schedule | None = None
     momentum: float = 0.95
@@ -99,6 +103,7 @@ class Settings:
             ("n_steps", 1),
             ("batch_size", 1),
             ("accumulate", 1),
+            ("encoder_after", 0),
             ("keep", 1),
             ("print_freq", 0),
             ("eval_freq", 0),
@@ -140,6 +145,10 @@ class Settings:
     def plays(self, step: int) -> tuple[bool, bool]:
         """Whether it is the model's turn at a step (from 0 on), and the critics'."""
         return (True, True) if self.play == "together" else (step % 2 == 1, step % 2 == 0)
+
+    def encoder_waits(self, step: int) -> bool:
+        """Whether the encoder does not learn in a step (from 0 on)."""
+        return step < min(self.encoder_after, self.n_steps // 10)
 
     @property
     def eval_every(self) -> int:

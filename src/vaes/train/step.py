@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vaes.objectives import Context, Noise
+from vaes.train.groups import hold_encoder
 from vaes.train.noise import parts as parts_of
 from vaes.train.runtime import Runtime
 from vaes.train.state import TrainState
@@ -65,6 +66,8 @@ def advance(
         skipped, bad = state.skips.decide(finite, runtime.total)
         state.sums = {name: torch.where(skipped, before.get(name, 0.0), sum_) for name, sum_ in state.sums.items()}
     state.bad_step = torch.where((state.bad_step < 0) & bad, step, state.bad_step)
+    if settings.encoder_waits(step):
+        hold_encoder(state.objective.named_parameters())
     if settings.clip_grad is not None:
         for player in (state.model, *state.objective.terms.values()):  # a critic's gradient shortens no one else's
             if own := list(player.parameters()):
