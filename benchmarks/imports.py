@@ -10,13 +10,20 @@ import argparse
 import statistics
 import subprocess
 import sys
+import textwrap
 
+TRAINING = """
+import tempfile, vaes
+train = {"n_steps": 2, "batch_size": 8, "optimizer": "adam"}
+vaes.Experiment(data={"kind": "sprites", "n_valid": 50, "n_test": 50}, train=train).fit(tempfile.mkdtemp())
+"""
 WAYS = {
     "an empty program": "",
     "`import torch`": "import torch",
     "`import vaes`": "import vaes",
     "`vaes.VAE`, `vaes.Experiment`": "import vaes; vaes.VAE; vaes.Experiment",
     "`vaes.load`, and a model": "import vaes; vaes.load('zoo:sprites')",
+    "a training of two steps, Adam": TRAINING,
     "`vaes --help`": "import sys; from vaes.cli import main; sys.argv = ['vaes']; main(['--help'])",
 }
 MEASURE = """
@@ -27,7 +34,7 @@ print(os.times().user + os.times().system, 'torch' in sys.modules, file=sys.stde
 
 def seconds(code: str) -> tuple[float, bool]:
     """Processor seconds of a process that runs this, and whether torch was started."""
-    program = f"try:\n    {code or 'pass'}\nexcept SystemExit:\n    pass{MEASURE}"
+    program = f"try:\n{textwrap.indent(code or 'pass', '    ')}\nexcept SystemExit:\n    pass{MEASURE}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     used, torch = done.stderr.split()[-2:]
     return float(used), torch == "True"

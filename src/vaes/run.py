@@ -20,6 +20,7 @@ from vaes.errors import UserError
 from vaes.experiment import Experiment, refuse_difference
 from vaes.fitting import Fitted
 from vaes.model import VAE, evaluation, refuse_device
+from vaes.nn.weightless import weightless
 from vaes.randomness import drawn
 from vaes.sizes import Sized
 from vaes.start import data_notes, remember
@@ -436,7 +437,7 @@ def load(
         )
         experiment = experiment.replace({"data": expected.to_dict()["data"]})
     if experiment.model["network"]["kind"] not in configuration.OWN:
-        with torch.device("meta"):  # nothing is allocated before the weights are known to fit, whatever metadata say
+        with weightless():  # nothing is allocated before the weights are known to fit, whatever metadata say
             refuse_misfit(experiment.build_model(shape), tensors, str(weights))
     model = experiment.build_model(shape)
     refuse_device(model, target)

@@ -17,7 +17,7 @@ from vaes.evaluate.features import leave
 from vaes.evaluate.likeness import Distance
 from vaes.evaluate.passes import choose, pixels
 from vaes.objectives.terms import Perceptual
-from vaes.train.fidelity import unit
+from vaes.train.units import unit
 
 N, SIDE = 70, 8  # FID of 64 features takes 65 images
 RAW = {

@@ -18,6 +18,7 @@ from vaes.errors import UserError
 from vaes.methods import METHODS
 from vaes.model import VAE
 from vaes.nn import spectral_norm
+from vaes.nn.weightless import weightless
 from vaes.objectives import Bound, Objective, Term
 from vaes.objectives.terms.similarity import FindFeatures
 from vaes.schedules import Schedule, sampled
@@ -203,7 +204,7 @@ def build_settings(config: Complete) -> Settings:
 def _refuse_too_large(pair: Callable[[], tuple[nn.Module, nn.Module]]) -> None:
     """Count the parameters of a pair of networks before any memory is asked for them."""
     try:
-        with torch.device("meta"):
+        with weightless():
             networks = pair()
     except UserError:
         raise

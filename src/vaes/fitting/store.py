@@ -18,6 +18,7 @@ from vaes import files
 from vaes.errors import UserError
 from vaes.fitting.descent import Partial
 from vaes.fitting.kinds import KINDS, Fitted, Numbers, build, check_options
+from vaes.nn.weightless import weightless
 from vaes.priors import Prior
 from vaes.terminal import quote
 
@@ -117,7 +118,7 @@ def read(path: Path) -> Fitted:
 
 def _built(kind: str, z_shape: tuple[int, ...], options: Mapping[str, Any], tensors: dict[str, Tensor]) -> Prior:
     """The prior with these tensors, once it is known that they are its own: nothing is allocated before."""
-    with torch.device("meta"):
+    with weightless():
         blank = build(kind, z_shape, options, tensors.get("words"))
     if _shapes(blank.state_dict()) != _shapes(tensors):
         raise ValueError("its tensors are of another prior")

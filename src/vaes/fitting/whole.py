@@ -16,6 +16,7 @@ from vaes.fitting.kinds import Fitted, build, check_options, fit
 from vaes.fitting.matching import fit_matching
 from vaes.fitting.store import ready, write
 from vaes.model import VAE, evaluation
+from vaes.nn.weightless import weightless
 
 __all__ = ["check", "fit_to"]
 
@@ -32,7 +33,7 @@ def check(model: VAE, kind: str, options: Mapping[str, Any], folder: Path | None
         _, words = words_of(model)
     else:
         refuse_support(model)
-    with torch.device("meta"):
+    with weightless():
         build(kind, model.z_shape, chosen, words)
     if folder is not None:
         ready(folder, kind)

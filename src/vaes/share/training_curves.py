@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from vaes import drawing, files
 from vaes.config.registry import TERMS
 from vaes.errors import UserError
-from vaes.train import fidelity, pulls
 from vaes.train.folder import history
 from vaes.train.record import read_lines
+from vaes.train.units import unit as unit_beside
 from vaes.view.layout import literal
 
 __all__ = ["ENDINGS", "Curve", "curves", "plot", "units", "write_plot"]
@@ -171,7 +171,7 @@ def _unit(name: str, units: Mapping[str, str], measured: bool) -> str:
         return units[name]
     if name == "mse":
         return "per pixel"
-    if (found := fidelity.unit(name) or pulls.unit(name)) is not None:
+    if (found := unit_beside(name)) is not None:
         return found
     if name in TERMS:
         return str(getattr(TERMS[name], "unit", ""))

@@ -14,26 +14,13 @@ from vaes.evaluate.features import Features, find_features
 from vaes.evaluate.likeness import Distance, find_distance
 from vaes.evaluate.passes import choose, pixels
 from vaes.model import evaluation
+from vaes.train.units import OF_FIDELITY
 from vaes.train.validate import BLOCK
 
 if TYPE_CHECKING:
     from vaes.train.loop import Training
 
-__all__ = ["Fidelity", "unit"]
-
-UNITS = {
-    "psnr": "dB",
-    "ssim": "1 for equal images",
-    "rfid": "squared distance of features",
-    "perceptual": "0 for equal images",
-    "lpips": "0 for equal images",
-}
-
-
-def unit(name: str) -> str | None:
-    """The unit of a number that :class:`Fidelity` gives; None for other names."""
-    base, bracket, _ = name.partition("[")
-    return UNITS.get(base.removesuffix("_train")) if bracket else None
+__all__ = ["Fidelity"]
 
 
 class _Seen(NamedTuple):
@@ -138,7 +125,7 @@ class Fidelity:
             found |= {
                 f"{one.name}{suffix}[{self.n}]": one.value
                 for one in pairs
-                if isinstance(one, Metric) and one.name in UNITS
+                if isinstance(one, Metric) and one.name in OF_FIDELITY
             }
             found[f"rfid{suffix}[{self._short(self._features.name)}]"] = self._rfid(
                 real, self._features.extract(made[suffix])

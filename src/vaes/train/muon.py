@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from vaes.train.direct import Direct
+
 __all__ = ["Muon", "orthogonalize", "slots"]
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -60,7 +62,7 @@ def _summed(beta: float, step: Tensor) -> Tensor:
     return -torch.expm1(step * math.log(beta)) if beta else torch.ones_like(step)
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Direct):
     """Adam for biases, gains and all else that has one dimension; for weights (rows x the rest), Nesterov momentum,
     orthogonalised, at the size of Adam's steps, so that one learning rate serves both.
 

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from vaes.train.fidelity import Fidelity
 from vaes.train.listeners import Lines, Listener, Pictures, Planes, Validation
 from vaes.train.mirror import Mirror
 from vaes.train.pulls import Pulls
@@ -16,7 +15,11 @@ __all__ = ["own_listeners"]
 def own_listeners(training: "Training") -> list[Listener]:
     """Lines, validation, pictures, latent planes and pulls, as often as the settings say, and the copy elsewhere."""
     s = training.settings
-    fidelity = Fidelity(s.monitor, s.monitor_features, s.monitor_perceptual) if s.monitor else None
+    fidelity = None
+    if s.monitor:
+        from vaes.train.fidelity import Fidelity  # the metrics come with SciPy's statistics, a second of the start
+
+        fidelity = Fidelity(s.monitor, s.monitor_features, s.monitor_perceptual)
     telling = any(term.has_critic or term.silence for term in training.state.objective.named_terms.values())
     pulls_every = s.eval_every * telling if s.pulls_freq is None else s.pulls_freq
     return [

@@ -13,7 +13,7 @@ from vaes.train.noise import parts as parts_of
 if TYPE_CHECKING:
     from vaes.train.loop import Training
 
-__all__ = ["Measured", "Pulls", "measured", "unit"]
+__all__ = ["Measured", "Pulls", "measured"]
 
 WON = 0.1
 """A critic's doubt below which it has won."""
@@ -21,19 +21,6 @@ SILENT = 1e-3
 """A term's gradient as a share of the sum of all, below which it does nothing."""
 PATIENCE = 2
 """How many times in a row either is seen before it is said."""
-
-
-UNITS = {
-    "share": "of the sum of all parts of the loss",
-    "gradient": "norm",
-    "doubt": "of the loss of a critic that cannot tell",
-}
-
-
-def unit(name: str) -> str | None:
-    """The unit of a number that :class:`Pulls` gives; None for other names."""
-    base, dot, _ = name.partition(".")
-    return UNITS.get(base) if dot else None
 
 
 class Measured(NamedTuple):

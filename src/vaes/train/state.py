@@ -13,6 +13,7 @@ from vaes.objectives import Objective
 from vaes.train import checkpoint
 from vaes.train.average import Average
 from vaes.train.checkpoint import Checkpoint
+from vaes.train.direct import AdamW
 from vaes.train.groups import groups
 from vaes.train.muon import Muon, slots
 from vaes.train.settings import Settings
@@ -138,7 +139,7 @@ def _optimizer(objective: Objective, s: Settings) -> torch.optim.Optimizer:
     lr, parameters = s.lr_schedule(0), groups(objective, s)
     if s.optimizer == "muon":
         return Muon(parameters, lr=lr, momentum=s.momentum, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay)
-    return torch.optim.AdamW(parameters, lr=lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay, fused=True)
+    return AdamW(parameters, lr=lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay, fused=True)
 
 
 def _progress(saved: Checkpoint) -> tuple[dict[str, Tensor], int, Best | None, int]:
